@@ -1,0 +1,134 @@
+//! What the admin API says, as JSON in camelCase. Times are Unix milliseconds.
+
+use quorate_core::ring::EpochMark;
+use quorate_core::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+
+/// Who this node is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The disk.
+    pub node_id: NodeId,
+    /// The cluster that the disk belongs to.
+    pub cluster_id: ClusterId,
+    /// For people: the pod's name on Kubernetes.
+    pub name: String,
+    /// `host:port` where peers and the admin API reach this node.
+    pub address: String,
+    /// The failure domain that the node was told at its start, if any.
+    pub zone: Option<String>,
+    /// The program's version.
+    pub version: String,
+    /// Counts the starts of this disk, from 1.
+    pub start: u64,
+}
+
+/// How a node looks to the failure detector of another. Local and temporary: a member is *removed* only by
+/// an epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Liveness {
+    /// Answers probes.
+    Up,
+    /// Missed probes; may still refute.
+    Suspect,
+    /// Did not refute in time.
+    Down,
+    /// Said goodbye: a graceful stop.
+    Left,
+}
+
+/// One node, as another sees it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberView {
+    /// The disk.
+    pub id: NodeId,
+    /// For people.
+    pub name: String,
+    /// `host:port` of its peer and admin listener.
+    pub address: String,
+    /// Its failure domain.
+    pub zone: Option<String>,
+    /// What the failure detector says.
+    pub liveness: Liveness,
+    /// Whether the ring's current epoch names it.
+    pub in_ring: bool,
+}
+
+/// The members as one node sees them, itself included.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Members {
+    /// Whose view this is.
+    pub observer: NodeId,
+    /// Every node it has heard of.
+    pub members: Vec<MemberView>,
+}
+
+/// What the storage engine can do now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StorageState {
+    /// Reads and writes.
+    Writable,
+    /// Free space is below the reserve: writes are refused, reads go on.
+    Full,
+    /// The disk failed: writes are refused.
+    Failed,
+}
+
+/// How this node and, as far as it can see, the ring are doing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// Whether the ring serves through this node; what `/readyz` answers.
+    pub ready: bool,
+    /// Why not, in a sentence; absent when ready.
+    pub reason: Option<String>,
+    /// Partitions of the ring; 0 without an epoch.
+    pub partitions: u32,
+    /// Partitions of which a read and a write quorum of owners is up, as this node sees them.
+    pub partitions_at_quorum: u32,
+    /// Partitions of which every owner is up, as this node sees them.
+    pub partitions_in_full: u32,
+    /// Keys stored here, tombstones included.
+    pub keys: u64,
+    /// Bytes of the log on this disk.
+    pub data_bytes: u64,
+    /// Free bytes on this disk.
+    pub free_bytes: u64,
+    /// What the engine can do.
+    pub storage: StorageState,
+}
+
+/// Everything at once, so that an observer needs one request a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    /// Who.
+    pub identity: Identity,
+    /// The epoch it serves by; none before the first.
+    pub epoch: Option<EpochMark>,
+    /// How.
+    pub health: Health,
+    /// With whom.
+    pub members: Members,
+}
+
+/// An error, on every endpoint: `{"error": {"code": …, "message": …}}`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// The error.
+    pub error: ErrorDetail,
+}
+
+/// What went wrong.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ErrorDetail {
+    /// Stable, for programs: `unauthorized`, `bad_request`, `no_epoch`, `epoch_conflict`, `not_found`, `internal`.
+    pub code: String,
+    /// For people: what was wrong and what to do instead.
+    pub message: String,
+}

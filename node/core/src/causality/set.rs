@@ -1,0 +1,359 @@
+//! What a replica stores for a key.
+//!
+//! Merge is a join: commutative, associative, idempotent. So replicas that saw the same events hold equal
+//! sets, in whatever order and however often the events came (INV-CONVERGE).
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Context, Dot, Stamp};
+use crate::limits::{SIBLINGS_MAX, VERSION_SET_BYTES_MAX};
+
+/// The version of the encoding, its first byte.
+const ENCODING: u8 = 1;
+
+/// One value of a key, or its deletion.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// The write's unique event.
+    pub dot: Dot,
+    /// When, for last-write-wins and for people.
+    pub stamp: Stamp,
+    /// The value; none is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+/// What happens to versions that a write has not seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Policy {
+    /// They stay, as siblings, until a write that has seen them.
+    Siblings,
+    /// They go, when the write's stamp is greater than theirs.
+    LastWriteWins,
+}
+
+/// A client's write, before it has a dot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// What the client had seen.
+    pub context: Context,
+    /// When the write was taken.
+    pub stamp: Stamp,
+    /// The value; none deletes.
+    pub value: Option<Bytes>,
+    /// What happens to the rest.
+    pub policy: Policy,
+}
+
+/// A write that this key cannot take.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum WriteRefused {
+    /// Too many concurrent values.
+    #[error("the key has {SIBLINGS_MAX} concurrent values, no more are taken: read it and write back with the context that the read returned")]
+    TooManySiblings,
+    /// Too many bytes in concurrent values.
+    #[error("the key's concurrent values together would exceed {VERSION_SET_BYTES_MAX} bytes: read it and write back with the context that the read returned")]
+    TooLarge,
+    /// The context names events that have not happened.
+    #[error("the context names writes that were never made: send back exactly what a read returned")]
+    FutureContext,
+}
+
+/// Bytes that are no version set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum VersionSetError {
+    /// A newer program wrote them.
+    #[error("version sets of encoding {0} are not known here (this program knows {ENCODING})")]
+    Encoding(u8),
+    /// They are damaged.
+    #[error("not a version set")]
+    Malformed,
+}
+
+/// The siblings of one key and the causal past they stand in.
+///
+/// Invariant: `versions` is sorted by dot, without duplicates, and `context` covers each.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct VersionSet {
+    context: Context,
+    versions: Vec<Version>,
+}
+
+impl VersionSet {
+    /// The causal past; what a client sends back to say "I have seen all this".
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Every concurrent version, tombstones included, ordered by dot.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// The concurrent versions that hold a value.
+    pub fn values(&self) -> impl Iterator<Item = (&Version, &Bytes)> {
+        self.versions.iter().filter_map(|version| Some((version, version.value.as_ref()?)))
+    }
+
+    /// The last write, by stamp and then by dot. It may be a tombstone.
+    pub fn last(&self) -> Option<&Version> {
+        self.versions.iter().max_by_key(|version| (version.stamp, version.dot))
+    }
+
+    /// Takes a write at an owner: it replaces what its context covers. On refusal nothing is changed.
+    ///
+    /// `dot` must be greater than every dot that its actor made for this key before.
+    pub fn write(&mut self, event: Event, dot: Dot) -> Result<(), WriteRefused> {
+        if event.context.seen(dot.actor) >= dot.counter {
+            return Err(WriteRefused::FutureContext);
+        }
+        let replaced = |version: &Version| {
+            let outdated = event.policy == Policy::LastWriteWins && version.stamp < event.stamp;
+            outdated || event.context.covers(version.dot)
+        };
+        let kept = || self.versions.iter().filter(|v| !replaced(v));
+        if kept().count() >= SIBLINGS_MAX {
+            return Err(WriteRefused::TooManySiblings);
+        }
+        let bytes = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+        if kept().map(|v| bytes(&v.value)).sum::<usize>() + bytes(&event.value) > VERSION_SET_BYTES_MAX {
+            return Err(WriteRefused::TooLarge);
+        }
+        self.versions.retain(|version| !replaced(version));
+        self.context.merge(&event.context);
+        self.context.include(dot);
+        self.insert(Version { dot, stamp: event.stamp, value: event.value });
+        Ok(())
+    }
+
+    /// Joins with another replica's set. Says whether this one changed.
+    ///
+    /// A version stays when both have it, or when the other's past does not cover it: covered and absent
+    /// means that the other saw it replaced.
+    pub fn merge(&mut self, other: &VersionSet) -> bool {
+        let before = self.versions.len();
+        self.versions.retain(|version| other.has(version.dot) || !other.context.covers(version.dot));
+        let mut changed = self.versions.len() != before;
+        for version in &other.versions {
+            if !self.context.covers(version.dot) {
+                self.insert(version.clone());
+                changed = true;
+            }
+        }
+        let context = self.context.clone();
+        self.context.merge(&other.context);
+        changed || self.context != context
+    }
+
+    fn has(&self, dot: Dot) -> bool {
+        self.versions.binary_search_by_key(&dot, |version| version.dot).is_ok()
+    }
+
+    fn insert(&mut self, version: Version) {
+        if let Err(at) = self.versions.binary_search_by_key(&version.dot, |v| v.dot) {
+            self.versions.insert(at, version);
+        }
+    }
+
+    /// The canonical encoding: equal sets have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(self, vec![ENCODING]).expect("maps, vectors and integers always encode to memory")
+    }
+
+    /// The hash of the canonical encoding; equal on replicas that hold equal sets.
+    pub fn digest(&self) -> u64 {
+        xxh3_64(&self.encode())
+    }
+
+    /// Reads what [`VersionSet::encode`] wrote. Bytes from a disk or a peer may be anything: whatever comes
+    /// back holds this type's invariant.
+    pub fn decode(bytes: &[u8]) -> Result<Self, VersionSetError> {
+        match bytes.split_first() {
+            Some((&ENCODING, rest)) => {
+                let (set, rest): (Self, _) =
+                    postcard::take_from_bytes(rest).map_err(|_| VersionSetError::Malformed)?;
+                let sorted = set.versions.is_sorted_by(|a, b| a.dot < b.dot);
+                let covered = set.versions.iter().all(|version| set.context.covers(version.dot));
+                let sound = rest.is_empty() && sorted && covered;
+                sound.then_some(set).ok_or(VersionSetError::Malformed)
+            }
+            Some((&other, _)) => Err(VersionSetError::Encoding(other)),
+            None => Err(VersionSetError::Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::NodeId;
+    use crate::causality::Actor;
+
+    fn event(context: &Context, value: &str, stamp: u64, policy: Policy) -> Event {
+        let value = (!value.is_empty()).then(|| Bytes::copy_from_slice(value.as_bytes()));
+        Event { context: context.clone(), stamp: Stamp::at_ms(stamp), value, policy }
+    }
+
+    fn dot(node: u128, counter: u64) -> Dot {
+        Dot { actor: Actor { node: NodeId::from_u128(node), start: 1 }, counter }
+    }
+
+    fn texts(set: &VersionSet) -> Vec<&[u8]> {
+        set.values().map(|(_, value)| value.as_ref()).collect()
+    }
+
+    #[test]
+    fn a_blind_write_leaves_siblings_and_a_seen_one_replaces_them() {
+        let mut set = VersionSet::default();
+        set.write(event(&Context::default(), "a", 1, Policy::Siblings), dot(1, 1)).unwrap();
+        set.write(event(&Context::default(), "b", 2, Policy::Siblings), dot(1, 2)).unwrap();
+        assert_eq!(texts(&set), [b"a", b"b"]);
+        let seen = set.context().clone();
+        set.write(event(&seen, "c", 3, Policy::Siblings), dot(1, 3)).unwrap();
+        assert_eq!(texts(&set), [b"c"]);
+    }
+
+    #[test]
+    fn last_write_wins_keeps_one() {
+        let mut set = VersionSet::default();
+        for (counter, value) in ["a", "b", "c"].into_iter().enumerate() {
+            let counter = counter as u64 + 1;
+            set.write(event(&Context::default(), value, counter, Policy::LastWriteWins), dot(1, counter)).unwrap();
+        }
+        assert_eq!(texts(&set), [b"c"]);
+    }
+
+    #[test]
+    fn a_delete_that_has_not_seen_a_value_leaves_it() {
+        let mut left = VersionSet::default();
+        left.write(event(&Context::default(), "a", 1, Policy::Siblings), dot(1, 1)).unwrap();
+        let mut right = left.clone();
+        left.write(event(&left.context().clone(), "", 2, Policy::Siblings), dot(1, 2)).unwrap();
+        right.write(event(&Context::default(), "b", 2, Policy::Siblings), dot(2, 1)).unwrap();
+        assert!(left.merge(&right));
+        assert_eq!(texts(&left), [b"b"]);
+        assert_eq!(left.versions().len(), 2, "the tombstone stays beside the concurrent value");
+    }
+
+    #[test]
+    fn a_context_from_the_future_is_refused_and_changes_nothing() {
+        let mut set = VersionSet::default();
+        let mut context = Context::default();
+        context.include(dot(1, 9));
+        let refused = set.write(event(&context, "a", 1, Policy::Siblings), dot(1, 2));
+        assert_eq!(refused, Err(WriteRefused::FutureContext));
+        assert_eq!(set, VersionSet::default());
+    }
+
+    #[test]
+    fn siblings_are_bounded() {
+        let mut set = VersionSet::default();
+        for counter in 1..=SIBLINGS_MAX as u64 {
+            set.write(event(&Context::default(), "x", 1, Policy::Siblings), dot(1, counter)).unwrap();
+        }
+        let before = set.clone();
+        let one_more = event(&Context::default(), "x", 1, Policy::Siblings);
+        assert_eq!(set.write(one_more, dot(1, 1000)), Err(WriteRefused::TooManySiblings));
+        assert_eq!(set, before);
+        let resolved = event(&before.context().clone(), "x", 1, Policy::Siblings);
+        set.write(resolved, dot(1, 1001)).unwrap();
+        assert_eq!(set.versions().len(), 1);
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused() {
+        let mut set = VersionSet::default();
+        set.write(event(&Context::default(), "a", 1, Policy::Siblings), dot(1, 1)).unwrap();
+        let bytes = set.encode();
+        assert_eq!(VersionSet::decode(&bytes), Ok(set));
+        for cut in 0..bytes.len() {
+            assert!(VersionSet::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(VersionSet::decode(&[9, 0]), Err(VersionSetError::Encoding(9)));
+        let trailing = [bytes.as_slice(), &[0]].concat();
+        assert_eq!(VersionSet::decode(&trailing), Err(VersionSetError::Malformed));
+    }
+
+    /// One step of a history over three replicas of one key.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write { at: usize, seen_at: Option<usize>, delete: bool, wins: bool },
+        Sync { from: usize, to: usize },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let replica = 0..3usize;
+        let write = (replica.clone(), prop::option::of(replica.clone()), any::<bool>(), prop::bool::weighted(0.2))
+            .prop_map(|(at, seen_at, delete, wins)| Step::Write { at, seen_at, delete, wins });
+        let sync = (replica.clone(), replica).prop_map(|(from, to)| Step::Sync { from, to });
+        prop::collection::vec(prop_oneof![write, sync], 0..40)
+    }
+
+    /// The three replicas' sets after a history: sets as they really occur, not arbitrary ones.
+    fn replay(steps: &[Step]) -> [VersionSet; 3] {
+        let mut sets: [VersionSet; 3] = Default::default();
+        for (at_step, step) in steps.iter().enumerate() {
+            match *step {
+                Step::Write { at, seen_at, delete, wins } => {
+                    let context = seen_at.map(|from| sets[from].context().clone()).unwrap_or_default();
+                    let policy = if wins { Policy::LastWriteWins } else { Policy::Siblings };
+                    let value = if delete { String::new() } else { format!("v{at_step}") };
+                    let counter = at_step as u64 + 1;
+                    sets[at].write(event(&context, &value, counter, policy), dot(at as u128, counter)).unwrap();
+                }
+                Step::Sync { from, to } => {
+                    let other = sets[from].clone();
+                    sets[to].merge(&other);
+                }
+            }
+        }
+        sets
+    }
+
+    fn merged(a: &VersionSet, b: &VersionSet) -> VersionSet {
+        let mut joined = a.clone();
+        joined.merge(b);
+        joined
+    }
+
+    proptest! {
+        #[test]
+        fn merge_is_a_join(steps in steps()) {
+            let [a, b, c] = replay(&steps);
+            prop_assert_eq!(merged(&a, &b), merged(&b, &a));
+            prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
+            prop_assert_eq!(&merged(&a, &a), &a);
+            prop_assert!(!a.clone().merge(&a));
+        }
+
+        #[test]
+        fn encoding_round_trips_and_is_canonical(steps in steps()) {
+            let [a, b, _] = replay(&steps);
+            prop_assert_eq!(VersionSet::decode(&a.encode()), Ok(a.clone()));
+            prop_assert_eq!(merged(&a, &b).digest(), merged(&b, &a).digest());
+        }
+
+        #[test]
+        fn no_bytes_crash_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = VersionSet::decode(&bytes);
+        }
+
+        /// The reference model: a history of events where each remembers exactly which others it had seen.
+        /// A version is current when no event that was seen together with it replaced it.
+        #[test]
+        fn a_write_survives_until_a_write_that_saw_it(steps in steps()) {
+            let sets = replay(&steps);
+            let all = merged(&merged(&sets[0], &sets[1]), &sets[2]);
+            for set in &sets {
+                for version in set.versions() {
+                    // Whatever one replica holds and no replica saw replaced is in the join.
+                    let replaced = sets.iter().any(|s| s.context().covers(version.dot) && !s.has(version.dot));
+                    prop_assert_eq!(all.has(version.dot), !replaced);
+                }
+            }
+        }
+    }
+}

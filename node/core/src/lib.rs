@@ -1,0 +1,18 @@
+//! The replication protocol of Quorate, pure.
+//!
+//! Nothing here opens a socket or a file, reads a clock or throws dice: time, dice and messages are
+//! arguments, actions are return values. The node is the shell around it; the simulator and the property
+//! tests run the same code.
+//!
+//! One module a concept: [`ring`] says who owns a key, [`causality`] says which value is newer,
+//! [`quorum`] says when an operation is decided, [`membership`] says who is alive.
+#![forbid(unsafe_code)]
+
+pub mod causality;
+pub mod id;
+pub mod limits;
+pub mod membership;
+pub mod quorum;
+pub mod ring;
+
+pub use id::{ClusterId, NodeId};

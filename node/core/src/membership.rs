@@ -1,0 +1,1 @@
+//! Who is alive: failure detection and gossip.

@@ -1,0 +1,1 @@
+//! When an operation is decided: the read and write quorums.
