@@ -77,6 +77,18 @@ pub struct Replication {
     pub write_quorum: u8,
 }
 
+impl Replication {
+    /// Whether the quorums are within the replicas, and the replicas within [`FACTOR_MAX`].
+    pub fn check(self) -> Result<(), EpochError> {
+        let Self { factor, read_quorum: read, write_quorum: write } = self;
+        let within = |quorum: u8| (1..=factor).contains(&quorum);
+        if factor > FACTOR_MAX || !within(read) || !within(write) {
+            return Err(EpochError::Quorums { factor, read, write });
+        }
+        Ok(())
+    }
+}
+
 /// What a member does in this epoch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -157,11 +169,15 @@ pub enum EpochError {
     MemberText { id: NodeId },
     #[error("partition {partition} has {found} replicas; N is {factor}")]
     ReplicaCount { partition: usize, found: usize, factor: u8 },
-    #[error("partition {partition}: replica {position} is not the position of an active member, or is named twice")]
+    #[error(
+        "partition {partition}: replica {position} is not the position of an active member, or is named twice"
+    )]
     Replica { partition: usize, position: u16 },
     #[error("epoch {pushed} is of cluster {found}, this node belongs to {expected}")]
     Cluster { pushed: u64, found: ClusterId, expected: ClusterId },
-    #[error("epoch {number} is known here with hash {known}, but {pushed} was pushed: one number, one epoch (INV-EPOCH)")]
+    #[error(
+        "epoch {number} is known here with hash {known}, but {pushed} was pushed: one number, one epoch (INV-EPOCH)"
+    )]
     Conflict { number: u64, known: EpochHash, pushed: EpochHash },
     #[error("epoch {pushed} does not follow epoch {known}: it names another predecessor")]
     Predecessor { pushed: u64, known: u64 },
@@ -292,20 +308,11 @@ impl Document {
         if self.number == 0 || (self.number == 1) != self.previous.is_none() {
             return Err(EpochError::Chain { number: self.number, has_previous: self.previous.is_some() });
         }
-        self.check_quorums()?;
+        self.replication.check()?;
         self.check_members()?;
         self.check_replicas()?;
         let count = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
         PartitionCount::try_from(count)
-    }
-
-    fn check_quorums(&self) -> Result<(), EpochError> {
-        let Replication { factor, read_quorum: read, write_quorum: write } = self.replication;
-        let within = |quorum: u8| (1..=factor).contains(&quorum);
-        if factor > FACTOR_MAX || !within(read) || !within(write) {
-            return Err(EpochError::Quorums { factor, read, write });
-        }
-        Ok(())
     }
 
     fn check_members(&self) -> Result<(), EpochError> {
