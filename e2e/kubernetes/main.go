@@ -1,6 +1,7 @@
 // Command kubernetes is every server of one Kubernetes cluster in a single program.
 //
-// The first argument names the component; the rest are that component's own flags, unchanged.
+// The first argument names the component; the rest are that component's own flags, unchanged. A link
+// to the program that is called like a component (kubectl) is that component.
 // Each component is the upstream command, linked as a library: nothing here changes what it does.
 package main
 
@@ -8,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -61,19 +63,21 @@ func usage() int {
 		names = append(names, name)
 	}
 	sort.Strings(names)
-	fmt.Fprintf(os.Stderr, "usage: %s {%s} [flags]\n", os.Args[0], strings.Join(names, "|"))
+	fmt.Fprintf(os.Stderr, "usage: kubernetes {%s} [flags]\n", strings.Join(names, "|"))
 	return 2
 }
 
 func main() {
-	if len(os.Args) < 2 {
+	// A component must see its own flags only, behind its own name.
+	if _, linked := components[filepath.Base(os.Args[0])]; !linked {
+		os.Args = os.Args[1:]
+	}
+	if len(os.Args) == 0 {
 		os.Exit(usage())
 	}
-	run, known := components[os.Args[1]]
+	run, known := components[filepath.Base(os.Args[0])]
 	if !known {
 		os.Exit(usage())
 	}
-	// A component must see its own flags only, behind its own name.
-	os.Args = append([]string{os.Args[1]}, os.Args[2:]...)
 	os.Exit(run())
 }

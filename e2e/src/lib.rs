@@ -1,2 +1,21 @@
 //! A real Kubernetes on one bare machine, and the tests that run on it.
+//!
+//! The cluster is real where it matters: etcd, API server, controllers and scheduler as processes, and three
+//! nodes in three zones, each a set of namespaces with its own kubelet, containerd and kube-proxy.
 #![forbid(unsafe_code)]
+
+pub mod apiserver;
+pub mod cache;
+pub mod certs;
+pub mod control_plane;
+pub mod debian;
+pub mod error;
+pub mod journal;
+pub mod kubernetes;
+pub mod layout;
+pub mod process;
+pub mod progress;
+pub mod run;
+pub mod wheel;
+
+pub use error::Error;
