@@ -1,0 +1,4 @@
+//! placeholder
+fn main() {
+    print!("{}", quorate_operator::crd::yaml());
+}
