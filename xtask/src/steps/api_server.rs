@@ -23,7 +23,8 @@ pub(super) fn run(shell: &Shell<'_>) -> Outcome {
 fn check(shell: &Shell<'_>) -> Result<()> {
     let server = ApiServer::start(shell)?;
     let mut tests = shell.workspace.cargo();
-    tests.args(["test", "--package=quorate-operator", "--features=api-server-tests", "--no-fail-fast"]);
+    // With the features of the whole workspace: another choice of packages would compile its dependencies anew.
+    tests.args(["test", "--workspace", "--features=quorate-operator/api-server-tests", "--test=api_server"]);
     shell.run(tests.env(KUBECONFIG, &server.kubeconfig))?;
     accept_manifests(shell, &server.kubeconfig)
 }
