@@ -75,7 +75,11 @@ impl Client {
         self.http.request(method, format!("http://{address}/v1/{path}")).bearer_auth(&self.secret)
     }
 
-    async fn call<T: DeserializeOwned>(&self, address: &str, request: RequestBuilder) -> Result<T, ClientError> {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        address: &str,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
         let unreachable = |source| ClientError::Unreachable { address: address.to_owned(), source };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();

@@ -28,7 +28,9 @@ impl Stamp {
 
 /// A stamp of the future: its clock runs ahead too far to be believed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a clock runs {ahead_ms} ms ahead of this node's, more than the {CLOCK_AHEAD_MAX_MS} ms that are believed")]
+#[error(
+    "a clock runs {ahead_ms} ms ahead of this node's, more than the {CLOCK_AHEAD_MAX_MS} ms that are believed"
+)]
 pub struct TooFarAhead {
     /// How far.
     pub ahead_ms: u64,

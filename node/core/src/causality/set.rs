@@ -50,10 +50,14 @@ pub struct Event {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum WriteRefused {
     /// Too many concurrent values.
-    #[error("the key has {SIBLINGS_MAX} concurrent values, no more are taken: read it and write back with the context that the read returned")]
+    #[error(
+        "the key has {SIBLINGS_MAX} concurrent values, no more are taken: read it and write back with the context that the read returned"
+    )]
     TooManySiblings,
     /// Too many bytes in concurrent values.
-    #[error("the key's concurrent values together would exceed {VERSION_SET_BYTES_MAX} bytes: read it and write back with the context that the read returned")]
+    #[error(
+        "the key's concurrent values together would exceed {VERSION_SET_BYTES_MAX} bytes: read it and write back with the context that the read returned"
+    )]
     TooLarge,
     /// The context names events that have not happened.
     #[error("the context names writes that were never made: send back exactly what a read returned")]
@@ -99,6 +103,12 @@ impl VersionSet {
     /// The last write, by stamp and then by dot. It may be a tombstone.
     pub fn last(&self) -> Option<&Version> {
         self.versions.iter().max_by_key(|version| (version.stamp, version.dot))
+    }
+
+    /// The set as those see it who want one value: its context, and the last version alone.
+    pub fn into_last(mut self) -> Self {
+        self.versions = self.last().cloned().into_iter().collect();
+        self
     }
 
     /// Takes a write at an owner: it replaces what its context covers. On refusal nothing is changed.
@@ -221,7 +231,8 @@ mod tests {
         let mut set = VersionSet::default();
         for (counter, value) in ["a", "b", "c"].into_iter().enumerate() {
             let counter = counter as u64 + 1;
-            set.write(event(&Context::default(), value, counter, Policy::LastWriteWins), dot(1, counter)).unwrap();
+            set.write(event(&Context::default(), value, counter, Policy::LastWriteWins), dot(1, counter))
+                .unwrap();
         }
         assert_eq!(texts(&set), [b"c"]);
     }
@@ -286,8 +297,9 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let replica = 0..3usize;
-        let write = (replica.clone(), prop::option::of(replica.clone()), any::<bool>(), prop::bool::weighted(0.2))
-            .prop_map(|(at, seen_at, delete, wins)| Step::Write { at, seen_at, delete, wins });
+        let write =
+            (replica.clone(), prop::option::of(replica.clone()), any::<bool>(), prop::bool::weighted(0.2))
+                .prop_map(|(at, seen_at, delete, wins)| Step::Write { at, seen_at, delete, wins });
         let sync = (replica.clone(), replica).prop_map(|(from, to)| Step::Sync { from, to });
         prop::collection::vec(prop_oneof![write, sync], 0..40)
     }
@@ -302,7 +314,9 @@ mod tests {
                     let policy = if wins { Policy::LastWriteWins } else { Policy::Siblings };
                     let value = if delete { String::new() } else { format!("v{at_step}") };
                     let counter = at_step as u64 + 1;
-                    sets[at].write(event(&context, &value, counter, policy), dot(at as u128, counter)).unwrap();
+                    sets[at]
+                        .write(event(&context, &value, counter, policy), dot(at as u128, counter))
+                        .unwrap();
                 }
                 Step::Sync { from, to } => {
                     let other = sets[from].clone();

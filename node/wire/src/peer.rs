@@ -1,0 +1,213 @@
+//! What nodes say to each other once the handshake is done.
+//!
+//! Every data message carries the epoch it was routed by, and the replica refuses another (INV-FENCE):
+//! safety never depends on what the coordinator believes.
+
+use bytes::Bytes;
+use quorate_core::causality::{Context, Policy, VersionSet, WriteRefused};
+use quorate_core::membership;
+use quorate_core::ring::Epoch;
+use serde::{Deserialize, Serialize};
+
+/// One message on a connection. The connecting side sends requests and gossip, the accepting side responses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Frame {
+    /// Asks for one response with the same id.
+    Request {
+        /// Chosen by the asker, unique among its open requests on this connection.
+        id: u64,
+        /// What is asked.
+        request: Request,
+    },
+    /// Answers a request.
+    Response {
+        /// The request's.
+        id: u64,
+        /// The answer.
+        response: Response,
+    },
+    /// Needs no answer; may be lost.
+    Gossip {
+        /// The number of the sender's epoch, 0 for none: who hears of a newer one fetches it.
+        epoch: u64,
+        /// For the failure detector.
+        message: membership::Message,
+    },
+}
+
+/// What a node asks of another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// To an owner: merge this set into the key and acknowledge when it is durable.
+    Replicate {
+        /// Routed by.
+        epoch: u64,
+        /// The key.
+        key: Bytes,
+        /// The coordinator's whole set, so that its context tells the truth.
+        set: VersionSet,
+    },
+    /// To an owner: the key's set as stored.
+    Read {
+        /// Routed by.
+        epoch: u64,
+        /// The key.
+        key: Bytes,
+    },
+    /// To an owner: coordinate this write, since only owners make dots.
+    Write {
+        /// Routed by.
+        epoch: u64,
+        /// The key.
+        key: Bytes,
+        /// The write.
+        write: ClientWrite,
+        /// After this many milliseconds nobody waits for the answer.
+        timeout_ms: u32,
+    },
+    /// The epoch that the node serves by.
+    FetchEpoch,
+}
+
+/// A client's write on its way to an owner.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClientWrite {
+    /// What the client had seen.
+    pub context: Context,
+    /// The value; none deletes.
+    pub value: Option<Bytes>,
+    /// What happens to versions that it had not seen.
+    pub policy: Policy,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Response {
+    /// To `Replicate`: durable.
+    Applied,
+    /// To `Read`: what is stored, empty for nothing.
+    Stored(VersionSet),
+    /// To `Write`: acknowledged by a quorum.
+    Written(Written),
+    /// To `FetchEpoch`.
+    Epoch(Option<Epoch>),
+    /// To any: no, and why.
+    Refused(Refusal),
+}
+
+/// A write that a quorum acknowledged.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Written {
+    /// The key's causal past after it.
+    pub context: Context,
+    /// Concurrent versions after it, tombstones included.
+    pub siblings: u32,
+    /// Owners that hold it durably; at least W.
+    pub replicas: u8,
+}
+
+/// Why an operation was not done. The same on every protocol.
+///
+/// All but [`Refusal::Indeterminate`] mean that a write was *not* written, by this node or through it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The node has no ring yet.
+    #[error("this node has no ring yet: no epoch was pushed to it")]
+    NoEpoch,
+    /// The node is about to end.
+    #[error("this node is stopping: ask another")]
+    Stopping,
+    /// The asker is not a member of the ring, or was removed.
+    #[error("the asking node is no active member of the ring's epoch {known}")]
+    NotMember {
+        /// The replica's epoch.
+        known: u64,
+    },
+    /// Routed by an epoch that the replica left behind.
+    #[error("routed by epoch {routed}, but the ring is at epoch {known}")]
+    EpochRetired {
+        /// The message's epoch.
+        routed: u64,
+        /// The replica's epoch.
+        known: u64,
+    },
+    /// Routed by an epoch that the replica has not heard of.
+    #[error("routed by epoch {routed}, which this node has not heard of; it is at epoch {known}")]
+    EpochUnknown {
+        /// The message's epoch.
+        routed: u64,
+        /// The replica's epoch.
+        known: u64,
+    },
+    /// The key belongs to others.
+    #[error("this node does not own the key's partition in epoch {known}")]
+    NotOwner {
+        /// The replica's epoch.
+        known: u64,
+    },
+    /// Too much is in progress.
+    #[error("too many requests are in progress: try again later, with back-off")]
+    Busy,
+    /// Free space is below the reserve.
+    #[error(
+        "the disk has {free_bytes} bytes free and keeps {reserve_bytes} in reserve: writes are refused until there is more space"
+    )]
+    StorageFull {
+        /// What is free.
+        free_bytes: u64,
+        /// What is kept.
+        reserve_bytes: u64,
+    },
+    /// The disk cannot read or write.
+    #[error("the storage failed: {reason}")]
+    StorageFailed {
+        /// What it said.
+        reason: String,
+    },
+    /// The key cannot take this write.
+    #[error(transparent)]
+    Write(WriteRefused),
+    /// Too few owners can be reached.
+    #[error("{reachable} of the {needed} owners that this needs can be reached")]
+    Unavailable {
+        /// R or W.
+        needed: u8,
+        /// How many.
+        reachable: u8,
+    },
+    /// Time ran out or a connection broke before enough owners acknowledged.
+    #[error(
+        "{acknowledged} of {needed} owners acknowledged in time; the others may have it or get it later: read before you write again, or write the same again"
+    )]
+    Indeterminate {
+        /// R or W.
+        needed: u8,
+        /// How many did.
+        acknowledged: u8,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+
+    use super::*;
+    use crate::frame;
+
+    #[test]
+    fn the_longest_value_fits_into_a_frame() {
+        let mut out = BytesMut::new();
+        let write = ClientWrite {
+            context: Context::default(),
+            value: Some(vec![0; quorate_core::limits::VALUE_BYTES_MAX].into()),
+            policy: Policy::Siblings,
+        };
+        let key = vec![0; quorate_core::limits::KEY_BYTES_MAX].into();
+        frame::encode(
+            &Frame::Request { id: 1, request: Request::Write { epoch: 1, key, write, timeout_ms: 1 } },
+            &mut out,
+        );
+        let back: Option<Frame> = frame::decode(&mut out, frame::FRAME_BYTES_MAX).unwrap();
+        assert!(matches!(back, Some(Frame::Request { id: 1, request: Request::Write { .. } })));
+    }
+}
