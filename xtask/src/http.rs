@@ -13,7 +13,19 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Asks a server of this machine (`127.0.0.1:5000`); the body of a 200, an error for all else.
 pub(crate) fn get(address: &str, path: &str) -> Result<String> {
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    send(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// Puts a short body.
+pub(crate) fn put(address: &str, path: &str, body: &str) -> Result<String> {
+    let length = body.len();
+    send(
+        address,
+        &format!("PUT {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}"),
+    )
+}
+
+fn send(address: &str, request: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
     let timeout = Some(Duration::from_secs(REQUEST_SECONDS_MAX));
     stream.set_read_timeout(timeout)?;

@@ -19,13 +19,23 @@ pub(crate) struct Beside {
 }
 
 impl Beside {
-    /// Starts a program; its errors go to the step's log.
+    /// Starts a program; all that it prints goes to the step's log.
     pub(crate) fn start(shell: &Shell<'_>, command: &mut Command) -> Result<Self> {
+        let log = shell.append()?;
+        Self::start_with(shell, command, log.into())
+    }
+
+    /// Starts a program whose output the caller reads; its errors go to the step's log.
+    pub(crate) fn start_piped(shell: &Shell<'_>, command: &mut Command) -> Result<Self> {
+        Self::start_with(shell, command, Stdio::piped())
+    }
+
+    fn start_with(shell: &Shell<'_>, command: &mut Command, output: Stdio) -> Result<Self> {
         let name = line(command);
         shell.note(&format!("$ {name} &"))?;
         let child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(output)
             .stderr(shell.append()?)
             .spawn()
             .with_context(|| format!("cannot start: {name}"))?;

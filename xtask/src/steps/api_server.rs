@@ -2,19 +2,23 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::generate::CRD;
+use crate::http;
 use crate::process::Beside;
 use crate::shell::Shell;
 use crate::step::Outcome;
 use crate::steps::cargo::program;
-use crate::steps::{chart, manifests};
+use crate::steps::{chart, manifests, metrics};
 use crate::tools::helm::HELMS;
 
 /// What the operator's tests read to find the API server.
 const KUBECONFIG: &str = "QUORATE_TEST_KUBECONFIG";
+/// How long the operator may take until it is ready.
+const START_SECONDS_MAX: u64 = 60;
 
 pub(super) fn run(shell: &Shell<'_>) -> Outcome {
     Outcome::of_tests(check(shell), &shell.text().unwrap_or_default())
@@ -26,7 +30,19 @@ fn check(shell: &Shell<'_>) -> Result<()> {
     // With the features of the whole workspace: another choice of packages would compile its dependencies anew.
     tests.args(["test", "--workspace", "--features=quorate-operator/api-server-tests", "--test=api_server"]);
     shell.run(tests.env(KUBECONFIG, &server.kubeconfig))?;
-    accept_manifests(shell, &server.kubeconfig)
+    accept_manifests(shell, &server.kubeconfig)?;
+    operator_metrics(shell, &server.kubeconfig)
+}
+
+/// The operator's own metrics, live.
+fn operator_metrics(shell: &Shell<'_>, kubeconfig: &Path) -> Result<()> {
+    let listen = metrics::address(metrics::free_ports(1)?);
+    let mut command = program(shell, "quorate-operator")?;
+    command.args(["run", "--listen", &listen, "--namespace", "quorate-system", "--pod-name", "xtask"]);
+    let mut operator = Beside::start(shell, command.env("KUBECONFIG", kubeconfig))?;
+    let ready = || http::get(&listen, "/readyz").ok();
+    operator.wait_until(Duration::from_secs(START_SECONDS_MAX), ready)?;
+    metrics::lint(shell, &http::get(&listen, "/metrics")?)
 }
 
 /// The API server itself accepts the CRD, the chart and the examples, unknown fields refused.
@@ -63,7 +79,7 @@ impl ApiServer {
             std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
         }
         let mut command = program(shell, "quorate-e2e")?;
-        let mut process = Beside::start(shell, command.arg("apiserver").arg("--dir").arg(&folder))?;
+        let mut process = Beside::start_piped(shell, command.arg("apiserver").arg("--dir").arg(&folder))?;
         let output = process.child.stdout.take().context("the API server has no output")?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
