@@ -7,15 +7,23 @@
 pub mod apiserver;
 pub mod cache;
 pub mod certs;
+pub mod cgroup;
+pub mod cluster;
 pub mod control_plane;
 pub mod debian;
 pub mod error;
+pub mod image;
 pub mod journal;
+pub mod kubectl;
 pub mod kubernetes;
 pub mod layout;
+pub mod network;
+pub mod node;
 pub mod process;
 pub mod progress;
 pub mod run;
+pub mod tools;
+pub mod volumes;
 pub mod wheel;
 
 pub use error::Error;
