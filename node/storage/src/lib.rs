@@ -1,1 +1,39 @@
+//! The log-structured engine of a node: version sets by key, over a disk trait.
+//!
+//! One log of segments, one committer, an index in memory. The committer takes what waits, reads and merges, writes
+//! one group with one sync, points the index to it and answers; so one sync serves every write that arrived during the
+//! last one, and a point read is one read of the disk. A thread rewrites segments that hold much that is dead, another
+//! prepares the next segment.
+//!
+//! One idea a file: `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
+//! `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
+//! `recovery`. [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
+//!
+//! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
 #![forbid(unsafe_code)]
+
+mod batch;
+mod commit;
+pub mod disk;
+mod error;
+mod format;
+mod index;
+mod log;
+mod merge;
+mod options;
+mod queue;
+mod recovery;
+mod segment;
+mod shared;
+mod spare;
+mod store;
+mod sync;
+mod write;
+
+pub use disk::{Disk, StdDisk};
+pub use error::{OpenError, ReadError, WriteError};
+pub use options::{Durability, Observer, Options};
+pub use recovery::{QuarantinedSegment, Recovery};
+pub use shared::State;
+pub use store::{Quarantined, Store, Usage};
+pub use write::{Change, Committed, Write};

@@ -1,0 +1,279 @@
+//! The committer: reads, merges, makes dots, stores a group with one sync, answers.
+//!
+//! Invariants:
+//! - It alone changes keys, one group after the other, so a write is built on everything before it.
+//! - Dots are made in the order in which their writes are stored (INV-AMNESIA).
+//! - Nothing is prepared before there is room for it, so a full disk refuses a write that nobody has seen yet.
+//! - A write is answered `Ok` only when its set, or the equal one that was there, is durable as the options say.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_core::causality::{DotMaker, VersionSet, WriteRefused};
+use quorate_core::limits::KEY_BYTES_MAX;
+use quorate_core::ring::{Partition, key_hash};
+
+use crate::batch::Batch;
+use crate::error::{ReadError, WriteError};
+use crate::format::{FLAG_INCOMPLETE, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES};
+use crate::index::KeyOf;
+use crate::log::Log;
+use crate::options::{Options, RECORD_BYTES_MAX};
+use crate::queue::Taken;
+use crate::shared::{Found, Shared};
+use crate::write::{Change, Committed, Write, set_bytes_max};
+
+type Done = Box<dyn FnOnce(Result<Committed, WriteError>) + Send>;
+
+/// A key in the group that is being prepared.
+struct Slot {
+    partition: Partition,
+    hash: u64,
+    key: Bytes,
+    set: VersionSet,
+    /// Whether the set is another one than the stored one.
+    changed: bool,
+    /// Whether the disk may have lost a part of the set.
+    incomplete: bool,
+    /// Whether another key has the same hash.
+    shared: bool,
+    /// An upper bound of the record's length.
+    bytes_max: u64,
+    /// Another key of this group with the same hash.
+    next: Option<usize>,
+}
+
+impl Slot {
+    fn bound(&mut self) {
+        self.bytes_max = (RECORD_HEADER_BYTES + self.key.len() + set_bytes_max(&self.set)) as u64;
+    }
+
+    fn flags(&self) -> u8 {
+        let shared = if self.shared { FLAG_SHARED_HASH } else { 0 };
+        let incomplete = if self.incomplete { FLAG_INCOMPLETE } else { 0 };
+        shared | incomplete
+    }
+}
+
+/// The writes that one sync serves.
+#[derive(Default)]
+struct Group {
+    slots: Vec<Slot>,
+    by_hash: HashMap<(Partition, u64), usize>,
+    /// An upper bound of the changed slots' records.
+    bytes_max: u64,
+    replies: Vec<(Done, Committed)>,
+}
+
+impl Group {
+    fn has_room(&self, options: &Options) -> bool {
+        self.replies.len() < options.group_writes_max && self.bytes_max < options.group_bytes_max as u64
+    }
+
+    fn has_changes(&self) -> bool {
+        self.bytes_max > 0
+    }
+
+    /// What the group takes in the log when this slot's set may grow by so much.
+    fn bytes_with(&self, slot: usize, more: u64) -> u64 {
+        let slot = &self.slots[slot];
+        let counted = if slot.changed { slot.bytes_max } else { 0 };
+        GROUP_HEADER_BYTES as u64 + self.bytes_max - counted + slot.bytes_max + more
+    }
+
+    fn position(&self, key: KeyOf<'_>) -> Option<usize> {
+        let mut at = self.by_hash.get(&(key.partition, key.hash)).copied();
+        while let Some(slot) = at.filter(|&slot| self.slots[slot].key != key.key) {
+            at = self.slots[slot].next;
+        }
+        at
+    }
+
+    /// Adds a key. Keys that share their hash within the group are all marked, because recovery could not tell
+    /// them apart otherwise.
+    fn add(&mut self, mut slot: Slot) -> usize {
+        let position = self.slots.len();
+        slot.next = self.by_hash.insert((slot.partition, slot.hash), position);
+        slot.bound();
+        let mut other = slot.next;
+        slot.shared |= other.is_some();
+        while let Some(at) = other {
+            self.slots[at].shared = true;
+            other = self.slots[at].next;
+        }
+        self.slots.push(slot);
+        position
+    }
+
+    /// Applies a write for which there is room.
+    fn apply(&mut self, slot: usize, write: Write, dots: &mut DotMaker) {
+        let slot = &mut self.slots[slot];
+        let counted = if slot.changed { slot.bytes_max } else { 0 };
+        let changed = match write.change {
+            Change::Event(event) => match slot.set.write(event, dots.make()) {
+                Ok(()) => true,
+                Err(refused) => return (write.done)(Err(refused.into())),
+            },
+            Change::Merge(other) => slot.set.merge(&other),
+        };
+        if changed {
+            slot.changed = true;
+            slot.bound();
+            self.bytes_max = self.bytes_max - counted + slot.bytes_max;
+        }
+        if let Some(prepared) = write.prepared {
+            prepared(&slot.set);
+        }
+        self.replies.push((write.done, Committed { changed, siblings: slot.set.versions().len() }));
+    }
+
+    /// The records of what changed: one a key, however many writes it had.
+    fn batch(&mut self) -> Batch {
+        let mut batch = Batch::default();
+        for slot in self.slots.iter().filter(|slot| slot.changed) {
+            let set = slot.set.encode();
+            debug_assert!((RECORD_HEADER_BYTES + slot.key.len() + set.len()) as u64 <= slot.bytes_max);
+            batch.push(slot.partition, slot.hash, slot.key.clone(), slot.flags(), &set);
+        }
+        batch
+    }
+}
+
+pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    dots: DotMaker,
+    log: Log,
+}
+
+impl Committer {
+    pub(crate) fn new(shared: Arc<Shared>, dots: DotMaker, log: Log) -> Self {
+        Self { shared, dots, log }
+    }
+
+    /// Serves the queue until it is closed and empty. Should a caller's closure panic, the set that it interrupted
+    /// may be half prepared: nothing more is written, and what waits is refused.
+    pub(crate) fn run(mut self) {
+        let mut waiting = VecDeque::new();
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve(&mut waiting)));
+        if served.is_ok() {
+            return;
+        }
+        let reason: Arc<str> = "the committer panicked".into();
+        self.shared.status.set_broken(reason.clone());
+        let error = WriteError::Failed { reason };
+        refuse_all(&mut waiting, &error);
+        while let Taken::Writes(mut writes) = self.shared.queue.take(None) {
+            refuse_all(&mut writes, &error);
+        }
+    }
+
+    fn serve(&mut self, waiting: &mut VecDeque<Write>) {
+        loop {
+            match self.shared.queue.take(self.log.patience()) {
+                Taken::Writes(mut writes) => waiting.append(&mut writes),
+                Taken::Nothing => self.log.tick(),
+                Taken::Closed => return self.log.finish(),
+            }
+            while !waiting.is_empty() {
+                self.commit(waiting);
+            }
+        }
+    }
+
+    /// Stores one group of the writes that wait, or refuses some; at least one.
+    pub(crate) fn commit(&mut self, waiting: &mut VecDeque<Write>) {
+        if let Err(error) = self.log.ready() {
+            return refuse_all(waiting, &error);
+        }
+        let mut group = Group::default();
+        while group.has_room(&self.shared.options)
+            && let Some(write) = waiting.pop_front()
+        {
+            let (slot, bytes) = match self.admit(&mut group, &write) {
+                Ok(admitted) => admitted,
+                Err(error) => {
+                    (write.done)(Err(error));
+                    continue;
+                }
+            };
+            if !self.log.has_room(bytes) {
+                if group.has_changes() {
+                    waiting.push_front(write);
+                    break; // The group is stored where it has room; the next one begins a segment.
+                }
+                if let Err(error) = self.log.make_room(bytes) {
+                    (write.done)(Err(error));
+                    continue;
+                }
+            }
+            group.apply(slot, write, &mut self.dots);
+        }
+        self.store(group);
+    }
+
+    /// The write's key in the group, and what the group could take in the log with it.
+    fn admit(&self, group: &mut Group, write: &Write) -> Result<(usize, u64), WriteError> {
+        if write.key.len() > KEY_BYTES_MAX {
+            return Err(WriteRefused::TooLarge.into());
+        }
+        let key = KeyOf { partition: write.partition, hash: key_hash(&write.key), key: &write.key };
+        let slot = match group.position(key) {
+            Some(slot) => slot,
+            None => group.add(self.base(key, &write.key).map_err(WriteError::Unreadable)?),
+        };
+        if group.slots[slot].incomplete && matches!(write.change, Change::Event(_)) {
+            // The write would claim to have seen what this disk forgot.
+            return Err(WriteError::Unreadable(ReadError::Quarantined { partition: key.partition }));
+        }
+        let more = write.change.bytes_max() as u64;
+        if group.slots[slot].bytes_max + more > RECORD_BYTES_MAX {
+            return Err(WriteRefused::TooLarge.into());
+        }
+        Ok((slot, group.bytes_with(slot, more)))
+    }
+
+    /// What a key holds before the group.
+    fn base(&self, key: KeyOf<'_>, owned: &Bytes) -> Result<Slot, ReadError> {
+        let Shared { index, .. } = &*self.shared;
+        let (set, sure) = match self.shared.read(key)? {
+            Found::Set { set, sure } => (set, sure),
+            Found::Nothing => (VersionSet::default(), !self.shared.lost_something()),
+            Found::Other(owner) => {
+                index.split(key.partition, key.hash, owner);
+                (VersionSet::default(), !self.shared.lost_something())
+            }
+        };
+        Ok(Slot {
+            partition: key.partition,
+            hash: key.hash,
+            key: owned.clone(),
+            set,
+            changed: false,
+            incomplete: !sure,
+            shared: index.is_shared(key.partition, key.hash),
+            bytes_max: 0,
+            next: None,
+        })
+    }
+
+    fn store(&mut self, mut group: Group) {
+        let batch = group.batch();
+        let (writes, bytes) = (group.replies.len(), batch.len() as usize);
+        let stored = if batch.is_empty() { Ok(()) } else { self.log.store(batch) };
+        if let Some(observer) = self.shared.options.observer.as_ref().filter(|_| stored.is_ok() && writes > 0)
+        {
+            observer.group(writes, bytes);
+        }
+        for (done, committed) in group.replies {
+            done(stored.clone().map(|()| committed));
+        }
+    }
+}
+
+fn refuse_all(writes: &mut VecDeque<Write>, error: &WriteError) {
+    for write in writes.drain(..) {
+        (write.done)(Err(error.clone()));
+    }
+}

@@ -1,0 +1,1 @@
+//! A disk in memory that crashes, fills up, fails and rots on command.

@@ -1,0 +1,277 @@
+//! Opening: reads the log in its order and builds the index.
+//!
+//! Invariants:
+//! - Whatever was acknowledged as durable is in the index, or what may have held it is reported as lost.
+//! - What is left of a write that was never acknowledged is dropped, and only that.
+//! - Nothing that an earlier start may have stored is removed: a segment with rot is set aside, under another name.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::ring::key_hash;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::disk::{Disk, File};
+use crate::error::{OpenError, ReadError};
+use crate::format::{
+    self, FLAG_SHARED_HASH, FORMAT, HeaderError, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
+};
+use crate::index::{Entry, Index, KeyOf};
+use crate::segment::{
+    Ending, LOG_SUFFIX, QUARANTINED_SUFFIX, Range, Scan, Segment, Segments, UNFINISHED_SUFFIX, read_prefix,
+};
+use crate::spare::remove;
+
+/// What was found on the disk.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Recovery {
+    /// Keys, deleted ones included.
+    pub keys: u64,
+    /// Files that are in use.
+    pub segments: usize,
+    /// Groups of writes that were read.
+    pub groups: u64,
+    /// Bytes that were read.
+    pub bytes: u64,
+    /// Bytes of a write that was never acknowledged, cut short by a crash, and dropped.
+    pub torn_bytes: u64,
+    /// Segments that were lost to rot, now or at an earlier start.
+    pub quarantined: Vec<QuarantinedSegment>,
+}
+
+/// A segment that was lost to rot. It may have held keys of every partition.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuarantinedSegment {
+    /// The file, kept for people to look at.
+    pub name: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What the log goes on from.
+pub(crate) struct Recovered {
+    pub(crate) index: Index,
+    pub(crate) segments: Segments,
+    pub(crate) report: Recovery,
+    /// The newest segment number that was lost; 0 for none.
+    pub(crate) lost_through: u64,
+    /// The number of the next segment.
+    pub(crate) next: u64,
+    /// Where the newest segment ends; 0 when that is not known.
+    pub(crate) previous_end: u64,
+    /// The newest segment.
+    pub(crate) newest: Option<Arc<Segment>>,
+}
+
+/// Reads the log of a node.
+pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenError> {
+    let names = disk.list().map_err(failed("listing the directory"))?;
+    for name in names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX)) {
+        remove(disk, name);
+    }
+    let mut recovery = Recoverer {
+        disk,
+        node,
+        recovered: Recovered {
+            index: Index::new(),
+            segments: Segments::default(),
+            report: Recovery::default(),
+            lost_through: 0,
+            next: 1,
+            previous_end: 0,
+            newest: None,
+        },
+    };
+    recovery.read_all(&names)?;
+    let mut recovered = recovery.recovered;
+    recovered.report.keys = recovered.index.keys();
+    recovered.report.segments = recovered.segments.in_order().len();
+    Ok(recovered)
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let action = action.into();
+    move |source| OpenError::Io { action, source }
+}
+
+/// A file of the log and its header, if that is sound.
+struct Found {
+    range: Range,
+    name: String,
+    file: Arc<dyn File>,
+    header: Option<SegmentHeader>,
+}
+
+struct Recoverer<'a> {
+    disk: &'a dyn Disk,
+    node: NodeId,
+    recovered: Recovered,
+}
+
+impl Recoverer<'_> {
+    fn read_all(&mut self, names: &[String]) -> Result<(), OpenError> {
+        for range in ranges(names, QUARANTINED_SUFFIX) {
+            self.lose(range, range.name(QUARANTINED_SUFFIX), "set aside at an earlier start");
+        }
+        let (files, leftovers) = self.open_files(names)?;
+        self.find_gaps(names);
+        for (position, found) in files.iter().enumerate() {
+            let next = files.get(position + 1).filter(|next| next.range.first == found.range.last + 1);
+            let sound = self.read_segment(found, next.and_then(|next| next.header.as_ref()))?;
+            let replaced = leftovers.iter().filter(|leftover| found.range.contains(**leftover));
+            for leftover in replaced {
+                if sound {
+                    remove(self.disk, &leftover.name(LOG_SUFFIX));
+                } else {
+                    self.set_aside(*leftover)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of the log in its order, and those that a crash kept from being removed after a merge.
+    fn open_files(&mut self, names: &[String]) -> Result<(Vec<Found>, Vec<Range>), OpenError> {
+        let (mut files, mut leftovers) = (Vec::<Found>::new(), Vec::new());
+        for range in ranges(names, LOG_SUFFIX) {
+            if files.last().is_some_and(|before| before.range.contains(range)) {
+                leftovers.push(range);
+                continue;
+            }
+            let name = range.name(LOG_SUFFIX);
+            let file = self.disk.open(&name).map_err(failed(format!("opening {name}")))?;
+            let header = self.read_header(range, &name, &*file)?;
+            files.push(Found { range, name, file, header });
+        }
+        Ok((files, leftovers))
+    }
+
+    fn read_header(
+        &self,
+        range: Range,
+        name: &str,
+        file: &dyn File,
+    ) -> Result<Option<SegmentHeader>, OpenError> {
+        let bytes =
+            read_prefix(file, SEGMENT_HEADER_BYTES as u64).map_err(failed(format!("reading {name}")))?;
+        match SegmentHeader::decode(&bytes) {
+            Err(HeaderError::Damaged) => Ok(None),
+            Err(HeaderError::Format(found)) => {
+                Err(OpenError::Format { name: name.into(), found, known: FORMAT })
+            }
+            Ok(header) if header.node != self.node => {
+                Err(OpenError::Foreign { name: name.into(), found: header.node, expected: self.node })
+            }
+            Ok(header) => Ok(Some(header).filter(|h| h.first == range.first && h.last == range.last)),
+        }
+    }
+
+    /// Looks for segment numbers that no file holds.
+    fn find_gaps(&mut self, names: &[String]) {
+        let mut all = ranges(names, LOG_SUFFIX);
+        all.extend(ranges(names, QUARANTINED_SUFFIX));
+        all.sort();
+        for range in all {
+            if range.first > self.recovered.next {
+                let gap = Range { first: self.recovered.next, last: range.first - 1 };
+                self.lose(gap, gap.name(LOG_SUFFIX), "the file is missing");
+            }
+            self.recovered.next = self.recovered.next.max(range.last + 1);
+        }
+    }
+
+    /// Reads one file into the index, all of it or nothing. Says whether it is sound.
+    fn read_segment(&mut self, found: &Found, next: Option<&SegmentHeader>) -> Result<bool, OpenError> {
+        self.recovered.previous_end = 0;
+        self.recovered.newest = None;
+        let Some(header) = &found.header else {
+            return self.quarantine(found, "its header is damaged").map(|()| false);
+        };
+        let expected =
+            [header.end, next.map_or(0, |next| next.previous_end)].into_iter().find(|&end| end != 0);
+        if expected.is_none() {
+            // What a killed process wrote may be readable and not yet on the disk.
+            found.file.sync().map_err(failed(format!("syncing {}", found.name)))?;
+        }
+        let length = found.file.length().map_err(failed(format!("reading {}", found.name)))?;
+        let bytes = read_prefix(&*found.file, length).map_err(failed(format!("reading {}", found.name)))?;
+        let scan = Scan::of(&bytes, header.salt, expected);
+        if scan.ending == Ending::Rotten {
+            let reason = format!("what was written at byte {} was changed by the disk", scan.end);
+            return self.quarantine(found, &reason).map(|()| false);
+        }
+        let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+        if scan.ending == Ending::Torn {
+            self.recovered.report.torn_bytes += written.saturating_sub(scan.end) as u64;
+        }
+        self.recovered.report.groups += scan.groups.len() as u64;
+        self.recovered.report.bytes += scan.end as u64;
+        let header = SegmentHeader { end: scan.end as u64, ..*header };
+        let segment = self.recovered.segments.add(&header, found.name.clone(), found.file.clone(), length);
+        for (at, record) in scan.records() {
+            self.replay(&segment, at, &record)?;
+        }
+        self.recovered.previous_end = scan.end as u64;
+        self.recovered.newest = Some(segment);
+        Ok(true)
+    }
+
+    fn replay(&mut self, segment: &Segment, at: usize, record: &Record<'_>) -> Result<(), OpenError> {
+        let Recovered { index, segments, .. } = &self.recovered;
+        let key = KeyOf { partition: record.partition, hash: key_hash(record.key), key: record.key };
+        if record.flags & FLAG_SHARED_HASH != 0 {
+            match index.single(key.partition, key.hash) {
+                Some(entry) => {
+                    let owner = owner(segments, entry).map_err(io::Error::other);
+                    index.split(key.partition, key.hash, owner.map_err(failed("reading a record again"))?);
+                }
+                None => index.share(key.partition, key.hash),
+            }
+        }
+        let entry = Entry {
+            segment: segment.slot,
+            offset: at as u32,
+            length: record.bytes.len() as u32,
+            digest: xxh3_64(record.set),
+        };
+        index.publish(key, entry, |old| segments.count(Some(entry), old));
+        Ok(())
+    }
+
+    fn quarantine(&mut self, found: &Found, reason: &str) -> Result<(), OpenError> {
+        tracing::error!(name = %found.name, %reason, "a segment of the log is set aside: keys that it may have held are not served until they are resynchronised");
+        self.set_aside(found.range)?;
+        self.lose(found.range, found.range.name(QUARANTINED_SUFFIX), reason);
+        Ok(())
+    }
+
+    fn set_aside(&self, range: Range) -> Result<(), OpenError> {
+        let name = range.name(LOG_SUFFIX);
+        let renamed = self.disk.rename(&name, &range.name(QUARANTINED_SUFFIX));
+        renamed.and_then(|()| self.disk.sync_directory()).map_err(failed(format!("setting {name} aside")))
+    }
+
+    fn lose(&mut self, range: Range, name: String, reason: &str) {
+        self.recovered.lost_through = self.recovered.lost_through.max(range.last);
+        self.recovered.report.quarantined.push(QuarantinedSegment { name, reason: reason.into() });
+    }
+}
+
+/// The ranges of the files with a suffix: in the order of the log, and the widest of those that begin together first.
+fn ranges(names: &[String], suffix: &str) -> Vec<Range> {
+    let ranges = names.iter().filter_map(|name| Range::parse(name, suffix));
+    let sorted: BTreeMap<_, _> = ranges.map(|range| ((range.first, u64::MAX - range.last), range)).collect();
+    sorted.into_values().collect()
+}
+
+/// The key of a record that was read before.
+fn owner(segments: &Segments, entry: Entry) -> Result<Bytes, ReadError> {
+    let gone = || ReadError::Io { reason: "the record's file is not open".into() };
+    let segment = segments.get(entry.segment).ok_or_else(gone)?;
+    let bytes = segment.read(entry)?;
+    let record = format::record_at(&bytes).ok_or_else(|| segment.corrupt(entry))?;
+    Ok(Bytes::copy_from_slice(record.key))
+}

@@ -1,0 +1,227 @@
+//! The segments of the log: files that tile it.
+//!
+//! Invariant: the files' ranges of segment numbers (`first..=last`) cover 1 to the newest without gap or overlap.
+//! Records are replayed in that order and the last of a key counts, so merging a run of neighbours into one file
+//! changes nothing but the space they take.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::disk::File;
+use crate::error::ReadError;
+use crate::format::{self, Group, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::index::Entry;
+use crate::sync::{read, write};
+
+/// A segment in use.
+pub(crate) const LOG_SUFFIX: &str = ".log";
+/// A segment in which rot was found, set aside.
+pub(crate) const QUARANTINED_SUFFIX: &str = ".quarantined";
+/// A file that is not part of the log yet, and never will be when a crash intervenes.
+pub(crate) const UNFINISHED_SUFFIX: &str = ".unfinished";
+
+/// The segment numbers that a file holds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Range {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Range {
+    pub(crate) fn name(self, suffix: &str) -> String {
+        format!("{:016x}-{:016x}{suffix}", self.first, self.last)
+    }
+
+    /// The range of a file with this suffix; none for other files.
+    pub(crate) fn parse(name: &str, suffix: &str) -> Option<Self> {
+        let (first, last) = name.strip_suffix(suffix)?.split_once('-')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        let range = Self { first: number(first)?, last: number(last)? };
+        (range.first >= 1 && range.first <= range.last && range.name(suffix) == name).then_some(range)
+    }
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+}
+
+/// One file of the log.
+pub(crate) struct Segment {
+    /// Names the file within this process; a merged file gets another one than what it was merged from.
+    pub(crate) slot: u32,
+    pub(crate) range: Range,
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn File>,
+    /// See [`SegmentHeader::previous_end`].
+    pub(crate) previous_end: u64,
+    pub(crate) salt: u64,
+    /// Where its groups end. Grows while the segment is written.
+    pub(crate) end: AtomicU64,
+    /// What the file takes on the disk.
+    pub(crate) file_bytes: AtomicU64,
+    /// The bytes of records that the index points to.
+    pub(crate) live_bytes: AtomicU64,
+    /// Nothing is appended any more.
+    pub(crate) sealed: AtomicBool,
+    /// Merging met something in it that is no group.
+    pub(crate) rotten: AtomicBool,
+}
+
+impl Segment {
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dead_bytes(&self) -> u64 {
+        self.end().saturating_sub(SEGMENT_HEADER_BYTES as u64 + self.live_bytes())
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A record's bytes; check them with [`format::record_at`].
+    pub(crate) fn read(&self, entry: Entry) -> Result<Vec<u8>, ReadError> {
+        let mut bytes = vec![0; entry.length as usize];
+        let result = self.file.read_at(u64::from(entry.offset), &mut bytes);
+        result.map_err(|error| ReadError::Io { reason: format!("{}: {error}", self.name) })?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn corrupt(&self, entry: Entry) -> ReadError {
+        ReadError::Corrupt { segment: self.name.clone(), offset: u64::from(entry.offset) }
+    }
+}
+
+/// The first bytes of a file, up to an offset or its end.
+pub(crate) fn read_prefix(file: &dyn File, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; bytes.min(file.length()?) as usize];
+    file.read_at(0, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// Where the groups of a segment's bytes stop being sound, and why that is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// They end where they should, or at space that was never written.
+    Clean,
+    /// A write that was never acknowledged was cut short.
+    Torn,
+    /// Something that was synced is not there any more.
+    Rotten,
+}
+
+/// The sound groups of a segment.
+pub(crate) struct Scan<'a> {
+    pub(crate) groups: Vec<Group<'a>>,
+    pub(crate) end: usize,
+    pub(crate) ending: Ending,
+}
+
+impl<'a> Scan<'a> {
+    /// Reads a segment's bytes. `expected_end` is where its groups end, where a later header says it.
+    pub(crate) fn of(bytes: &'a [u8], salt: u64, expected_end: Option<u64>) -> Self {
+        let bound = expected_end.map_or(bytes.len(), |end| bytes.len().min(end as usize));
+        let sound = &bytes[..bound];
+        let (mut groups, mut end, mut previous) = (Vec::new(), SEGMENT_HEADER_BYTES, salt);
+        while let Some(group) = format::group_at(sound, end, Some(previous), salt) {
+            (end, previous) = (group.end, group.checksum);
+            groups.push(group);
+        }
+        let ending = match expected_end {
+            Some(expected) if expected == end as u64 => Ending::Clean,
+            Some(_) => Ending::Rotten,
+            None => Self::ending(bytes, end, salt),
+        };
+        Self { groups, end, ending }
+    }
+
+    /// Without a header that says where the groups end, a later group tells rot from a tear: it says how far the
+    /// segment had been synced when it was written. Rot in the very last synced group cannot be told from a tear;
+    /// the mark that the log writes when it falls idle or is closed keeps that group from being the last for long.
+    fn ending(bytes: &[u8], end: usize, salt: u64) -> Ending {
+        let rest = bytes.get(end..).unwrap_or_default();
+        if rest.iter().all(|&byte| byte == 0) {
+            return Ending::Clean;
+        }
+        let later = (end..bytes.len()).filter_map(|at| format::group_at(bytes, at, None, salt));
+        if later.into_iter().any(|group| group.synced_to > end as u64) {
+            Ending::Rotten
+        } else {
+            Ending::Torn
+        }
+    }
+
+    /// The records in order, each with its offset in the segment.
+    pub(crate) fn records(&self) -> impl Iterator<Item = (usize, Record<'a>)> {
+        self.groups.iter().flat_map(Group::records)
+    }
+}
+
+/// The files in use, by slot.
+#[derive(Default)]
+pub(crate) struct Segments {
+    by_slot: RwLock<BTreeMap<u32, Arc<Segment>>>,
+    /// A slot is never used twice, so that what points to it cannot come to mean another file.
+    slots: AtomicU32,
+}
+
+impl Segments {
+    pub(crate) fn get(&self, slot: u32) -> Option<Arc<Segment>> {
+        read(&self.by_slot).get(&slot).cloned()
+    }
+
+    /// Every file, in the order of the log.
+    pub(crate) fn in_order(&self) -> Vec<Arc<Segment>> {
+        let mut all: Vec<_> = read(&self.by_slot).values().cloned().collect();
+        all.sort_by_key(|segment| segment.range);
+        all
+    }
+
+    /// Takes a file into use.
+    pub(crate) fn add(
+        &self,
+        header: &SegmentHeader,
+        name: String,
+        file: Arc<dyn File>,
+        file_bytes: u64,
+    ) -> Arc<Segment> {
+        let slot = self.slots.fetch_add(1, Ordering::Relaxed);
+        let segment = Arc::new(Segment {
+            slot,
+            range: Range { first: header.first, last: header.last },
+            name,
+            file,
+            previous_end: header.previous_end,
+            salt: header.salt,
+            end: AtomicU64::new(header.end.max(SEGMENT_HEADER_BYTES as u64)),
+            file_bytes: AtomicU64::new(file_bytes),
+            live_bytes: AtomicU64::new(0),
+            sealed: AtomicBool::new(header.end != 0),
+            rotten: AtomicBool::new(false),
+        });
+        write(&self.by_slot).insert(slot, segment.clone());
+        segment
+    }
+
+    pub(crate) fn forget(&self, slot: u32) {
+        write(&self.by_slot).remove(&slot);
+    }
+
+    /// Counts a record that the index points to, and one that it does not point to any more.
+    pub(crate) fn count(&self, live: Option<Entry>, dead: Option<Entry>) {
+        let by_slot = read(&self.by_slot);
+        if let Some((entry, segment)) = live.and_then(|entry| Some((entry, by_slot.get(&entry.segment)?))) {
+            segment.live_bytes.fetch_add(u64::from(entry.length), Ordering::Relaxed);
+        }
+        if let Some((entry, segment)) = dead.and_then(|entry| Some((entry, by_slot.get(&entry.segment)?))) {
+            segment.live_bytes.fetch_sub(u64::from(entry.length), Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What the store's threads and its callers have in common.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::causality::VersionSet;
+
+use crate::disk::Disk;
+use crate::error::{ReadError, WriteError};
+use crate::format::{self, FLAG_INCOMPLETE};
+use crate::index::{Index, KeyOf};
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::segment::Segments;
+use crate::spare::{Names, Spares};
+use crate::sync::lock;
+
+pub(crate) struct Shared {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    pub(crate) node: NodeId,
+    pub(crate) index: Index,
+    pub(crate) segments: Segments,
+    pub(crate) queue: Queue,
+    pub(crate) names: Names,
+    pub(crate) spares: Spares,
+    pub(crate) status: Status,
+    pub(crate) background: Background,
+    /// The newest segment that was lost to rot; 0 when none was. What is older may be outdated.
+    pub(crate) lost_through: u64,
+}
+
+/// What the log knows of a key.
+pub(crate) enum Found {
+    Nothing,
+    /// The record under the key's hash is this other key's.
+    Other(Bytes),
+    Set {
+        set: VersionSet,
+        /// Whether this disk certainly never held a newer set of the key.
+        sure: bool,
+    },
+}
+
+impl Shared {
+    pub(crate) fn lost_something(&self) -> bool {
+        self.lost_through > 0
+    }
+
+    /// Reads a key's newest record, and checks it.
+    pub(crate) fn read(&self, key: KeyOf<'_>) -> Result<Found, ReadError> {
+        let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
+        let Some((entry, segment)) = place else { return Ok(Found::Nothing) };
+        let segment =
+            segment.ok_or_else(|| ReadError::Io { reason: "the record's file is not open".into() })?;
+        let bytes = segment.read(entry)?;
+        let record = format::record_at(&bytes).filter(|record| record.bytes.len() == bytes.len());
+        let record = record.filter(|record| record.partition == key.partition);
+        let record = record.ok_or_else(|| segment.corrupt(entry))?;
+        if record.key != key.key {
+            return Ok(Found::Other(Bytes::copy_from_slice(record.key)));
+        }
+        let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
+        let whole = segment.range.first > self.lost_through && record.flags & FLAG_INCOMPLETE == 0;
+        Ok(Found::Set { set, sure: whole || !self.lost_something() })
+    }
+
+    /// Free space; an answer that cannot be had is no reason to stop.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.disk.free_bytes().unwrap_or(u64::MAX)
+    }
+
+    /// How much may be written without touching the reserve.
+    pub(crate) fn spendable_bytes(&self) -> Result<u64, WriteError> {
+        let free_bytes = self.free_bytes();
+        let reserve_bytes = self.options.free_space_reserve_bytes;
+        free_bytes.checked_sub(reserve_bytes).ok_or(WriteError::Full { free_bytes, reserve_bytes })
+    }
+
+    pub(crate) fn full(&self) -> WriteError {
+        let reserve_bytes = self.options.free_space_reserve_bytes;
+        WriteError::Full { free_bytes: self.free_bytes(), reserve_bytes }
+    }
+}
+
+/// Whether an error says that there is no space.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether writes are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// They are.
+    Writable,
+    /// They are refused until the disk has space again; reads go on.
+    Full,
+    /// They are refused because the log cannot be written; reads go on.
+    Failed,
+}
+
+enum Trouble {
+    /// No segment could be begun for want of space.
+    NoRoom,
+    /// No segment could be begun.
+    CannotBegin,
+    /// What was promised to be remembered is not on the disk, and nothing more can be promised: for good.
+    Broken(Arc<str>),
+}
+
+/// What keeps the log from being written.
+#[derive(Default)]
+pub(crate) struct Status(Mutex<Option<Trouble>>);
+
+impl Status {
+    pub(crate) fn broken(&self) -> Option<Arc<str>> {
+        match &*lock(&self.0) {
+            Some(Trouble::Broken(reason)) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// Stops writing for good.
+    pub(crate) fn set_broken(&self, reason: Arc<str>) {
+        *lock(&self.0) = Some(Trouble::Broken(reason));
+    }
+
+    /// No segment could be begun.
+    pub(crate) fn cannot_begin(&self, for_want_of_space: bool) {
+        let mut trouble = lock(&self.0);
+        if !matches!(*trouble, Some(Trouble::Broken(_))) {
+            *trouble = Some(if for_want_of_space { Trouble::NoRoom } else { Trouble::CannotBegin });
+        }
+    }
+
+    /// A segment can be begun, or was.
+    pub(crate) fn can_begin(&self) {
+        lock(&self.0).take_if(|trouble| !matches!(trouble, Trouble::Broken(_)));
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match &*lock(&self.0) {
+            None => State::Writable,
+            Some(Trouble::NoRoom) => State::Full,
+            Some(Trouble::CannotBegin | Trouble::Broken(_)) => State::Failed,
+        }
+    }
+}
+
+/// Wakes and ends the background threads.
+#[derive(Default)]
+pub(crate) struct Background {
+    state: Mutex<BackgroundState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct BackgroundState {
+    pokes: u64,
+    closing: bool,
+}
+
+impl Background {
+    /// Something changed that background work may be waiting for.
+    pub(crate) fn poke(&self) {
+        lock(&self.state).pokes += 1;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn close(&self) {
+        lock(&self.state).closing = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        lock(&self.state).closing
+    }
+
+    /// Sleeps until a poke that was not seen yet, or for this long. Says whether to end.
+    pub(crate) fn wait(&self, seen: &mut u64, patience: Duration) -> bool {
+        let asleep = |state: &mut BackgroundState| !state.closing && state.pokes == *seen;
+        let guard = lock(&self.state);
+        let waited = self.changed.wait_timeout_while(guard, patience, asleep);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *seen = state.pokes;
+        state.closing
+    }
+
+    /// Sleeps for this long, unless it is time to end. Says whether it is.
+    pub(crate) fn pause(&self, patience: Duration) -> bool {
+        let guard = lock(&self.state);
+        let waited = self.changed.wait_timeout_while(guard, patience, |state| !state.closing);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closing
+    }
+}

@@ -1,0 +1,118 @@
+//! Segments made ready before they are needed: allocated and written over once, so that a sync of the log has only
+//! data to write and no change of the file system's own records.
+//!
+//! Invariant: a spare is not part of the log, and at most one is kept.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::disk::{Disk, File};
+use crate::segment::UNFINISHED_SUFFIX;
+use crate::shared::Shared;
+use crate::sync::lock;
+
+/// How much is written over between two syncs: small, so that the log's own syncs hardly wait for it.
+const STEP_BYTES: u64 = 2 * 1024 * 1024;
+/// How long to wait before space is looked for again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A file that can become a segment.
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) bytes: u64,
+}
+
+impl Spare {
+    /// Makes a file of this size, every byte zero. On failure nothing is left of it.
+    pub(crate) fn make(disk: &dyn Disk, names: &Names, bytes: u64) -> io::Result<Self> {
+        let name = names.next();
+        let file = disk.create(&name)?;
+        file.allocate(bytes).inspect_err(|_| remove(disk, &name))?;
+        Ok(Self { name, file, bytes })
+    }
+
+    /// Writes it over once.
+    fn write_over(&self) -> io::Result<()> {
+        let zeros = vec![0; STEP_BYTES.min(self.bytes) as usize];
+        let mut at = 0;
+        while at < self.bytes {
+            let step = (self.bytes - at).min(STEP_BYTES);
+            self.file.write_at(at, &zeros[..step as usize])?;
+            self.file.sync()?;
+            at += step;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file that is not part of the log; should that fail, the next start does it.
+pub(crate) fn remove(disk: &dyn Disk, name: &str) {
+    if let Err(error) = disk.remove(name) {
+        tracing::warn!(%name, %error, "an unfinished file of the log cannot be removed now");
+    }
+}
+
+/// Makes names of unfinished files, each once in a process.
+#[derive(Default)]
+pub(crate) struct Names(AtomicU64);
+
+impl Names {
+    pub(crate) fn next(&self) -> String {
+        format!("{}{UNFINISHED_SUFFIX}", self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Where the spare is kept.
+#[derive(Default)]
+pub(crate) struct Spares(Mutex<Option<Spare>>);
+
+impl Spares {
+    /// The spare, if it has room for this much.
+    pub(crate) fn take(&self, bytes: u64) -> Option<Spare> {
+        lock(&self.0).take_if(|spare| spare.bytes >= bytes)
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.0).is_none()
+    }
+}
+
+/// Keeps a spare ready, on a thread of its own.
+pub(crate) struct Preparer(pub(crate) Arc<Shared>);
+
+impl Preparer {
+    pub(crate) fn run(self) {
+        let mut pokes = 0;
+        loop {
+            if let Err(error) = self.step() {
+                tracing::debug!(%error, "no segment can be prepared now");
+            }
+            if self.0.background.wait(&mut pokes, RETRY_AFTER) {
+                break;
+            }
+        }
+        if let Some(spare) = self.0.spares.take(0) {
+            remove(&*self.0.disk, &spare.name);
+        }
+    }
+
+    /// Prepares a segment if there is none and the disk has room for it.
+    pub(crate) fn step(&self) -> io::Result<()> {
+        let shared = &self.0;
+        let bytes = u64::from(shared.options.segment_bytes);
+        if !shared.spares.is_empty() {
+            return Ok(());
+        }
+        if shared.disk.free_bytes()? < bytes + shared.options.free_space_reserve_bytes {
+            return Ok(());
+        }
+        let spare = Spare::make(&*shared.disk, &shared.names, bytes)?;
+        spare.write_over().inspect_err(|_| remove(&*shared.disk, &spare.name))?;
+        *lock(&shared.spares.0) = Some(spare);
+        shared.status.can_begin();
+        Ok(())
+    }
+}

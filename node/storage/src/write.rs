@@ -1,0 +1,74 @@
+//! A write on its way to the log, and what becomes of it.
+
+use bytes::Bytes;
+use quorate_core::causality::{Context, Event, VersionSet};
+use quorate_core::ring::Partition;
+
+use crate::error::WriteError;
+
+/// An upper bound of what one version adds to an encoded set, without its value.
+const VERSION_BYTES_MAX: usize = 64;
+/// An upper bound of what one actor adds to an encoded context.
+const CONTEXT_ENTRY_BYTES_MAX: usize = 40;
+/// An upper bound of the fixed part of an encoded set.
+const SET_BYTES_MAX: usize = 32;
+
+/// One write of one key.
+pub struct Write {
+    /// Where the key belongs.
+    pub partition: Partition,
+    /// The key.
+    pub key: Bytes,
+    /// What to do.
+    pub change: Change,
+    /// Called on the committer's thread as soon as the new set is known, before it is durable: a coordinator can
+    /// send it to peers meanwhile. Not called when the write is refused.
+    pub prepared: Option<Box<dyn FnOnce(&VersionSet) + Send>>,
+    /// Called once: when the write is durable as the options say, or will never be.
+    pub done: Box<dyn FnOnce(Result<Committed, WriteError>) + Send>,
+}
+
+/// What to do with a key.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Take a client's write; the committer makes its dot.
+    Event(Event),
+    /// Join with a peer's set.
+    Merge(VersionSet),
+}
+
+/// The write is durable as the options say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Committed {
+    /// Whether the stored set is another one than before.
+    pub changed: bool,
+    /// How many versions it has.
+    pub siblings: usize,
+}
+
+impl Change {
+    /// An upper bound of the bytes that this adds to a stored set.
+    pub(crate) fn bytes_max(&self) -> usize {
+        match self {
+            Change::Event(event) => {
+                let value = event.value.as_ref().map_or(0, Bytes::len);
+                SET_BYTES_MAX
+                    + VERSION_BYTES_MAX
+                    + CONTEXT_ENTRY_BYTES_MAX
+                    + value
+                    + context_bytes_max(&event.context)
+            }
+            Change::Merge(set) => set_bytes_max(set),
+        }
+    }
+}
+
+/// An upper bound of an encoded set.
+pub(crate) fn set_bytes_max(set: &VersionSet) -> usize {
+    let values: usize = set.values().map(|(_, value)| value.len()).sum();
+    SET_BYTES_MAX + values + set.versions().len() * VERSION_BYTES_MAX + context_bytes_max(set.context())
+}
+
+fn context_bytes_max(context: &Context) -> usize {
+    context.len() * CONTEXT_ENTRY_BYTES_MAX
+}
