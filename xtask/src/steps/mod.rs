@@ -1,5 +1,6 @@
 //! The steps of `cargo xtask test`, in the order in which they run: the cheap ones first.
 
+mod alerts;
 mod api_server;
 mod cargo;
 mod chart;
@@ -51,6 +52,7 @@ pub(crate) const ALL: &[Step] = &[
         needs: Needs::Machine,
         run: manifests::run,
     },
+    Step { name: "alerts", about: "alerts fire when they should", needs: Needs::Machine, run: alerts::run },
     Step {
         name: "metrics",
         about: "promtool accepts a node's live metrics",
