@@ -1,1 +1,0 @@
-//! Who is alive: failure detection and gossip.
