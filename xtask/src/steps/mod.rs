@@ -7,63 +7,34 @@ mod chart;
 mod e2e;
 mod generated;
 mod imports;
+mod links;
 mod manifests;
 mod metrics;
 
-use crate::step::{Needs, Step};
+use crate::shell::Shell;
+use crate::step::{Needs, Outcome, Step};
 
 /// Every step.
 pub(crate) const ALL: &[Step] = &[
-    Step { name: "format", about: "the code is formatted", needs: Needs::Machine, run: cargo::format },
-    Step {
-        name: "imports",
-        about: "crates import only what lies below them",
-        needs: Needs::Machine,
-        run: imports::run,
-    },
-    Step { name: "clippy", about: "clippy has nothing to say", needs: Needs::Machine, run: cargo::clippy },
-    Step {
-        name: "docs",
-        about: "the documentation of the code builds",
-        needs: Needs::Machine,
-        run: cargo::docs,
-    },
-    Step {
-        name: "tests",
-        about: "unit, property and process tests",
-        needs: Needs::Machine,
-        run: cargo::tests,
-    },
-    Step {
-        name: "generated",
-        about: "generated files are up to date",
-        needs: Needs::Machine,
-        run: generated::run,
-    },
-    Step {
-        name: "chart",
-        about: "the chart lints, renders and refuses typos",
-        needs: Needs::Machine,
-        run: chart::run,
-    },
-    Step {
-        name: "manifests",
-        about: "manifests fit the schemas strictly",
-        needs: Needs::Machine,
-        run: manifests::run,
-    },
-    Step { name: "alerts", about: "alerts fire when they should", needs: Needs::Machine, run: alerts::run },
-    Step {
-        name: "metrics",
-        about: "promtool accepts a node's live metrics",
-        needs: Needs::Machine,
-        run: metrics::run,
-    },
-    Step {
-        name: "api-server",
-        about: "the operator against a real API server",
-        needs: Needs::Kubernetes,
-        run: api_server::run,
-    },
-    Step { name: "e2e", about: "end to end on a real Kubernetes", needs: Needs::Kubernetes, run: e2e::run },
+    on_machine("format", "the code is formatted", cargo::format),
+    on_machine("imports", "crates import only what lies below them", imports::run),
+    on_machine("links", "links of the book lead somewhere", links::run),
+    on_machine("clippy", "clippy has nothing to say", cargo::clippy),
+    on_machine("docs", "the documentation of the code builds", cargo::docs),
+    on_machine("tests", "unit, property and process tests", cargo::tests),
+    on_machine("generated", "generated files are up to date", generated::run),
+    on_machine("chart", "the chart lints, renders and refuses typos", chart::run),
+    on_machine("manifests", "manifests fit the schemas strictly", manifests::run),
+    on_machine("alerts", "alerts fire when they should", alerts::run),
+    on_machine("metrics", "promtool accepts a node's live metrics", metrics::run),
+    on_kubernetes("api-server", "the operator against a real API server", api_server::run),
+    on_kubernetes("e2e", "end to end on a real Kubernetes", e2e::run),
 ];
+
+const fn on_machine(name: &'static str, about: &'static str, run: fn(&Shell<'_>) -> Outcome) -> Step {
+    Step { name, about, needs: Needs::Machine, run }
+}
+
+const fn on_kubernetes(name: &'static str, about: &'static str, run: fn(&Shell<'_>) -> Outcome) -> Step {
+    Step { name, about, needs: Needs::Kubernetes, run }
+}
