@@ -42,7 +42,6 @@ impl Cache {
         if folder.exists() {
             return Ok(folder);
         }
-        fs::create_dir_all(&self.root).doing(|| format!("making {}", self.root.display()))?;
         let _lock = self.lock(name)?;
         if folder.exists() {
             return Ok(folder);
@@ -56,8 +55,14 @@ impl Cache {
         Ok(folder)
     }
 
+    /// Waits for its turn to work on what is called `name`, until the file is dropped.
+    ///
     /// The kernel lets go of the lock when the file is closed, however its holder ends.
-    fn lock(&self, name: &str) -> Result<File, Error> {
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn lock(&self, name: &str) -> Result<File, Error> {
+        fs::create_dir_all(&self.root).doing(|| format!("making {}", self.root.display()))?;
         let path = self.root.join(format!("{name}.lock"));
         let doing = || format!("locking {}", path.display());
         let file = File::create(&path).doing(doing)?;

@@ -57,7 +57,8 @@ fn make_in(journal: &Journal, hierarchy: &Path, node: &str) -> Result<(), Error>
     for setting in CPUSET_INHERITED.iter().filter(|setting| hierarchy.join(setting).exists()) {
         let path = hierarchy.join(setting);
         let value = fs::read_to_string(&path).doing(|| format!("reading {}", path.display()))?;
-        fs::write(group.join(setting), value).doing(|| format!("writing {setting} of {}", group.display()))?;
+        fs::write(group.join(setting), value)
+            .doing(|| format!("writing {setting} of {}", group.display()))?;
     }
     Ok(())
 }

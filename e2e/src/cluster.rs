@@ -34,7 +34,8 @@ const API_PORT: u16 = 6443;
 const NODES_READY_SECONDS_MAX: Duration = Duration::from_secs(180);
 
 /// The processes without which there is no cluster, in the order in which they are stopped.
-const CONTROL_PLANE: &[&str] = &["reclaim", "scheduler", "controller-manager", "coredns", "apiserver", "etcd"];
+const CONTROL_PLANE: &[&str] =
+    &["reclaim", "scheduler", "controller-manager", "coredns", "apiserver", "etcd"];
 
 /// A cluster that runs.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Cluster {
     pub fn up(harness: &Path, progress: &Progress) -> Result<Self, Error> {
         require_machine()?;
         let layout = Layout::of_user()?;
-        let _lock = lock(&layout)?;
+        let _lock = lock()?;
         if let Some(cluster) = Self::found(&layout)? {
             cluster.start_missing_nodes()?;
             return Ok(cluster);
@@ -127,9 +128,8 @@ impl Cluster {
         }
         let text = fs::read_to_string(&facts).doing(|| format!("reading {}", facts.display()))?;
         let facts: Facts = serde_json::from_str(&text).doing(|| format!("reading {}", facts.display()))?;
-        let alive = |name: &&str| Process::recorded(&layout.pid(name)).is_ok_and(|found| found.is_some_and(Process::is_alive));
-        let healthy = CONTROL_PLANE.iter().all(|name| alive(name))
-            && is_ready(&facts.tools.kubernetes_program(), &layout.kubeconfig());
+        let healthy =
+            first_dead(layout).is_none() && is_ready(&facts.tools.kubernetes_program(), &layout.kubeconfig());
         Ok(healthy.then(|| Self { layout: layout.clone(), tools: facts.tools }))
     }
 
@@ -186,6 +186,9 @@ impl Cluster {
         let kubectl = self.kubectl();
         let hint = format!("see the logs below {}", self.layout.root().join("nodes").display());
         wait_until("all nodes to be ready", NODES_READY_SECONDS_MAX, &hint, || {
+            if let Some(name) = first_dead(&self.layout) {
+                return Err(Error::Ended { name: name.to_owned(), log: self.layout.log(name) });
+            }
             Ok(ready_nodes(&kubectl.get(&["nodes"])?) == NODES.len())
         })
     }
@@ -223,7 +226,7 @@ pub fn down(progress: &Progress) -> Result<(), Error> {
         progress.step("no cluster is up");
         return Ok(());
     }
-    let _lock = lock(&layout)?;
+    let _lock = lock()?;
     remove(&layout)?;
     progress.step("the cluster is gone");
     Ok(())
@@ -237,19 +240,22 @@ fn remove(layout: &Layout) -> Result<(), Error> {
         Process::recorded(&layout.pid(name))?.map_or(Ok(()), Process::stop)?;
     }
     Journal::new(layout.journal()).undo()?;
-    fs::remove_dir_all(layout.root()).doing(|| format!("removing {}", layout.root().display()))
+    fs::remove_dir_all(layout.root()).doing(|| format!("removing {}", layout.root().display()))?;
+    // The folder above is removed when nothing else is in it.
+    let _shared = layout.root().parent().map(fs::remove_dir);
+    Ok(())
 }
 
-/// One start or removal at a time.
-fn lock(layout: &Layout) -> Result<File, Error> {
-    let path = layout.root().with_extension("lock");
-    let doing = || format!("locking {}", path.display());
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).doing(doing)?;
-    }
-    let file = File::create(&path).doing(doing)?;
-    file.lock().doing(doing)?;
-    Ok(file)
+/// A process of the control plane that does not run.
+fn first_dead(layout: &Layout) -> Option<&'static str> {
+    let alive =
+        |name: &str| matches!(Process::recorded(&layout.pid(name)), Ok(Some(process)) if process.is_alive());
+    CONTROL_PLANE.iter().copied().find(|name| !alive(name))
+}
+
+/// One start or removal at a time. The lock is in the cache, as the cluster's own folder comes and goes.
+fn lock() -> Result<File, Error> {
+    Cache::of_user()?.lock("cluster")
 }
 
 fn require_machine() -> Result<(), Error> {
@@ -272,7 +278,9 @@ fn require_machine() -> Result<(), Error> {
 fn on_every(nodes: &[Node], act: impl Fn(&Node) -> Result<(), Error> + Sync) -> Result<(), Error> {
     thread::scope(|scope| {
         let running: Vec<_> = nodes.iter().map(|node| scope.spawn(|| act(node))).collect();
-        running.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        running
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 

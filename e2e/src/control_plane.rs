@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -95,8 +96,7 @@ impl ControlPlane<'_> {
     /// # Errors
     /// When one ends, or is not ready in time.
     pub fn start_api(&self) -> Result<(), Error> {
-        fs::create_dir_all(self.layout.etcd())
-            .doing(|| format!("making {}", self.layout.etcd().display()))?;
+        self.make_etcd_folder()?;
         let (clients, peers) = (free_port()?, free_port()?);
         let etcd = self.start("etcd", self.etcd(clients, peers))?;
         let api_server = self.start("apiserver", self.api_server(clients))?;
@@ -131,6 +131,13 @@ impl ControlPlane<'_> {
             return Ok(());
         }
         Err(Error::Ended { name: name.to_owned(), log: self.layout.log(name) })
+    }
+
+    /// The data holds secrets.
+    fn make_etcd_folder(&self) -> Result<(), Error> {
+        let folder = self.layout.etcd();
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&folder).doing(|| format!("making {}", folder.display()))
     }
 
     /// Nothing that etcd keeps here outlives the cluster: it need not compete with the store under test for the disk.

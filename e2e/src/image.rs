@@ -149,7 +149,8 @@ fn inside(root: &Path, path: &str) -> PathBuf {
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).doing(|| format!("opening up {}", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .doing(|| format!("opening up {}", path.display()))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
@@ -178,7 +179,13 @@ mod tests {
     fn archive(folder: &Path, number: u8) -> Vec<u8> {
         let program = folder.join("program");
         fs::write(&program, "#!").unwrap();
-        let image = Image { name: "a/b:c", program: &program, path: "/bin/p", links: &["/bin/q"], entrypoint: &["/bin/p"] };
+        let image = Image {
+            name: "a/b:c",
+            program: &program,
+            path: "/bin/p",
+            links: &["/bin/q"],
+            entrypoint: &["/bin/p"],
+        };
         let (parts, file) = (folder.join(format!("parts{number}")), folder.join(format!("{number}.tar")));
         image.write(&parts, &file).unwrap();
         fs::read(file).unwrap()

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Doing, Error};
 use crate::run::{call, succeeds, wait_until};
 
+/// Where the named network namespaces are.
+pub(crate) const NAMESPACES: &str = "/run/netns";
+
 /// How long the kernel may take to let go of a control group.
 const CGROUP_SECONDS_MAX: Duration = Duration::from_secs(10);
 
@@ -21,6 +24,8 @@ const CGROUP_SECONDS_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Made {
+    /// The folder of named network namespaces, which the first one makes and mounts.
+    Namespaces,
     /// A network namespace.
     Namespace(String),
     /// A network link of the machine.
@@ -92,6 +97,7 @@ impl Journal {
 
 fn undo_one(made: &Made) -> Result<(), Error> {
     match made {
+        Made::Namespaces => undo_namespaces(),
         Made::Namespace(name) => undo_namespace(name),
         Made::Link(name) => undo_link(name),
         Made::Cgroup(path) => undo_cgroup(path),
@@ -99,8 +105,17 @@ fn undo_one(made: &Made) -> Result<(), Error> {
     }
 }
 
+/// Others may have made theirs in the meantime: then the folder stays.
+fn undo_namespaces() -> Result<(), Error> {
+    let empty = fs::read_dir(NAMESPACES).is_ok_and(|mut entries| entries.next().is_none());
+    if empty && succeeds(Command::new("mountpoint").args(["-q", NAMESPACES])) {
+        call("umount", &[NAMESPACES])?;
+    }
+    undo_folder(Path::new(NAMESPACES))
+}
+
 fn undo_namespace(name: &str) -> Result<(), Error> {
-    if Path::new("/run/netns").join(name).exists() {
+    if Path::new(NAMESPACES).join(name).exists() {
         call("ip", &["netns", "delete", name])?;
     }
     Ok(())

@@ -51,7 +51,8 @@ impl Kubectl {
     /// # Errors
     /// When the API server refuses one.
     pub fn apply(&self, objects: &str) -> Result<String, Error> {
-        let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=quorate-e2e", "-f", "-"];
+        let arguments =
+            ["apply", "--server-side", "--force-conflicts", "--field-manager=quorate-e2e", "-f", "-"];
         run_with_input(&mut self.command(&arguments), objects)
     }
 
@@ -61,6 +62,7 @@ impl Kubectl {
     /// When there is none of that name, or the answer is no JSON.
     pub fn get(&self, arguments: &[&str]) -> Result<Value, Error> {
         let all: Vec<&str> = ["get", "-o", "json"].iter().chain(arguments).copied().collect();
-        serde_json::from_str(&self.run(&all)?).doing(|| format!("reading what kubectl get {arguments:?} said"))
+        serde_json::from_str(&self.run(&all)?)
+            .doing(|| format!("reading what kubectl get {arguments:?} said"))
     }
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 
 use crate::control_plane::SERVICE_RANGE;
 use crate::error::Error;
-use crate::journal::{Journal, Made};
+use crate::journal::{Journal, Made, NAMESPACES};
 use crate::node::Node;
 use crate::run::{call, run};
 
@@ -36,6 +36,9 @@ const BRIDGE: &str = "br0";
 /// # Errors
 /// When the kernel refuses a step.
 pub fn make_switch(journal: &Journal) -> Result<(), Error> {
+    if !Path::new(NAMESPACES).exists() {
+        journal.intend(&Made::Namespaces)?;
+    }
     make_namespace(journal, SWITCH)?;
     ip(&format!("-n {SWITCH} link add {BRIDGE} type bridge"))?;
     ip(&format!("-n {SWITCH} link set {BRIDGE} up"))?;
@@ -92,7 +95,7 @@ pub fn set_plugged(node: &Node, plugged: bool) -> Result<(), Error> {
 }
 
 fn make_namespace(journal: &Journal, name: &str) -> Result<(), Error> {
-    if Path::new("/run/netns").join(name).exists() {
+    if Path::new(NAMESPACES).join(name).exists() {
         return Err(Error::Unsupported(format!(
             "a network namespace called {name} exists already and is not this cluster's: remove it with `ip netns delete {name}`"
         )));
@@ -110,7 +113,7 @@ fn plug_in(port: &str) -> Result<(), Error> {
 fn set(namespace: &str, setting: &str) -> Result<(), Error> {
     let (key, value) = setting.split_once('=').unwrap_or((setting, "1"));
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net=/run/netns/{namespace}"));
+    command.arg(format!("--net={NAMESPACES}/{namespace}"));
     run(command.args(["sh", "-c", &format!("echo {value} > /proc/sys/{key}")])).map(drop)
 }
 

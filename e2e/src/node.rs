@@ -15,7 +15,7 @@ use crate::certs::{Authority, Subject};
 use crate::cgroup;
 use crate::control_plane::{ControlPlane, POD_RANGE};
 use crate::error::{Doing, Error};
-use crate::journal::Journal;
+use crate::journal::{Journal, NAMESPACES};
 use crate::layout::Layout;
 use crate::network;
 use crate::process::{self, Lifetime, Place, Process};
@@ -116,7 +116,11 @@ impl Node {
         Ok(())
     }
 
-    fn make_certificates(&self, control_plane: &ControlPlane<'_>, authority: &Authority) -> Result<(), Error> {
+    fn make_certificates(
+        &self,
+        control_plane: &ControlPlane<'_>,
+        authority: &Authority,
+    ) -> Result<(), Error> {
         let user = format!("system:node:{}", self.name);
         let subject = Subject {
             file: self.name,
@@ -141,8 +145,12 @@ impl Node {
         let setting = |name: &str, value: &str| format!("{name}={value}");
         let path = |path: &Path| path.display().to_string();
         let labels = format!("topology.kubernetes.io/zone={},topology.kubernetes.io/region=r1", self.zone);
-        let mut arguments: Vec<String> = ["--net=/run/netns/".to_owned() + self.name].into();
-        arguments.extend("unshare -m -p -u -f --mount-proc --propagation private --kill-child=KILL env".split(' ').map(str::to_owned));
+        let mut arguments: Vec<String> = [format!("--net={NAMESPACES}/{}", self.name)].into();
+        arguments.extend(
+            "unshare -m -p -u -f --mount-proc --propagation private --kill-child=KILL env"
+                .split(' ')
+                .map(str::to_owned),
+        );
         arguments.extend([
             setting("NODE", self.name),
             setting("FOLDER", &path(&folder)),
@@ -191,10 +199,13 @@ impl Node {
     /// Runs `ctr` inside the node's mounts, where containerd's socket is.
     fn containerd(&self, layout: &Layout, tools: &Path, arguments: &[&str]) -> Result<String, Error> {
         let inside = self.process(layout)?.and_then(|process| process.children().first().copied());
-        let inside = inside.ok_or_else(|| Error::Ended { name: self.name.to_owned(), log: layout.log(self.name) })?;
+        let inside =
+            inside.ok_or_else(|| Error::Ended { name: self.name.to_owned(), log: layout.log(self.name) })?;
         let mut command = Command::new("nsenter");
         command.args(["--target", &inside.id().to_string(), "--mount"]).arg(tools.join("usr/bin/ctr"));
-        run(command.args(["--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"]).args(arguments))
+        run(command
+            .args(["--address", "/run/containerd/containerd.sock", "--namespace", "k8s.io"])
+            .args(arguments))
     }
 
     fn kubelet(&self, folder: &Path, layout: &Layout) -> Value {

@@ -23,7 +23,8 @@ const PAUSE_SOURCE: &str = include_str!("../images/pause.rs");
 pub const TOOLBOX_IMAGE: &str = "quorate.dev/toolbox:1";
 
 /// The names under which the toolbox's one program is found.
-const TOOLBOX_LINKS: &[&str] = &["/bin/sh", "/bin/wget", "/bin/nslookup", "/bin/httpd", "/bin/dd", "/bin/cat", "/bin/sleep"];
+const TOOLBOX_LINKS: &[&str] =
+    &["/bin/sh", "/bin/wget", "/bin/nslookup", "/bin/httpd", "/bin/dd", "/bin/cat", "/bin/sleep"];
 
 /// Where the programs are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,9 +76,19 @@ fn make_pause(folder: &Path) -> Result<(), Error> {
     let (source, program) = (folder.join("pause.rs"), folder.join("pause"));
     fs::write(&source, PAUSE_SOURCE).doing(|| format!("writing {}", source.display()))?;
     let mut command = Command::new("rustc");
-    command.args(["-C", "opt-level=s", "-C", "panic=abort", "-C", "strip=symbols", "-C", "target-feature=+crt-static"]);
+    command.args([
+        "-C",
+        "opt-level=s",
+        "-C",
+        "panic=abort",
+        "-C",
+        "strip=symbols",
+        "-C",
+        "target-feature=+crt-static",
+    ]);
     run(command.arg("-o").arg(&program).arg(&source))?;
-    let image = Image { name: PAUSE_IMAGE, program: &program, path: "/pause", links: &[], entrypoint: &["/pause"] };
+    let image =
+        Image { name: PAUSE_IMAGE, program: &program, path: "/pause", links: &[], entrypoint: &["/pause"] };
     image.write(&folder.join("parts"), &folder.join("image.tar"))
 }
 

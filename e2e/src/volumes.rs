@@ -76,7 +76,8 @@ async fn offer_again(volumes: &Api<PersistentVolume>, volume: &PersistentVolume)
         println!("wiped {}", volume.name_any());
     }
     // The version guards against an object that changed since: then its next event decides.
-    let patch = json!({"metadata": {"resourceVersion": volume.resource_version()}, "spec": {"claimRef": null}});
+    let patch =
+        json!({"metadata": {"resourceVersion": volume.resource_version()}, "spec": {"claimRef": null}});
     match volumes.patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => other.map(drop).map_err(Error::from),
