@@ -1,2 +1,118 @@
-//! placeholder
-fn main() {}
+//! `quorate-node`: the storage node of Quorate.
+//!
+//! This crate is the shell: it moves bytes and time. What a key's owners are, when a write is acknowledged and
+//! who is alive is decided in `quorate_core`.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod config;
+mod coordinator;
+mod dev;
+mod gossip;
+mod http;
+mod identity;
+mod listen;
+mod metrics;
+mod node;
+mod peers;
+mod ring;
+mod run;
+mod units;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use config::{LogFormat, Options};
+
+/// A node of Quorate, the replicated key-value store that Kubernetes operates.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one node until SIGTERM or Ctrl-C.
+    Run {
+        /// A YAML file with any of the options below, in camelCase. Flags and environment win over it.
+        #[arg(long, env = "QUORATE_CONFIG", value_name = "PATH")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        options: Box<Options>,
+    },
+    /// Runs a three-node ring on this machine, to try it out.
+    Dev(dev::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quorate-node: {error:#}");
+            ExitCode::from(if error.is::<config::Mistakes>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
+    match command {
+        Command::Run { config, options } => {
+            let file = config.as_deref().map(Options::from_file).transpose()?;
+            let options = options.or(file.unwrap_or_default());
+            start_logging(options.log_format());
+            runtime.block_on(serve(options.resolve()?))
+        }
+        Command::Dev(arguments) => {
+            start_logging(LogFormat::Text);
+            runtime.block_on(dev::run(arguments))
+        }
+    }
+}
+
+async fn serve(config: config::Config) -> anyhow::Result<()> {
+    let stop = stop_signal()?;
+    let running = run::start(config).await?;
+    stop.await;
+    running.stop().await;
+    Ok(())
+}
+
+/// Resolves at the first SIGTERM or Ctrl-C. A second one then ends the process at once, which loses nothing
+/// that was acknowledged.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            eprintln!("quorate-node: stopped at once, at the second signal");
+            std::process::exit(130);
+        });
+    })
+}
+
+/// Logs go to standard error, so that `dev` can talk to a person on standard output.
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}

@@ -1,0 +1,191 @@
+//! `quorate-node dev`: a three-node ring in one process, for the curious.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use quorate_core::ClusterId;
+use quorate_core::causality::Policy;
+use quorate_core::ring::{Epoch, Member, MemberState, Replication, planner};
+use quorate_storage::Durability;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::identity::write_durably;
+use crate::run::{self, Running};
+
+const NODES: u16 = 3;
+const PARTITIONS: u32 = 64;
+/// How long the three may take to find each other.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Options of `dev`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Keep the data here; by default it is thrown away at the end.
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// HTTP ports from this one on, one a node.
+    #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=65000))]
+    http_port: u16,
+    /// Peer and admin ports from this one on, one a node.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..=65000))]
+    peer_port: u16,
+}
+
+/// Runs until Ctrl-C.
+pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let stop = crate::stop_signal()?;
+    let scratch = Scratch::new(arguments.data_dir.clone())?;
+    let (cluster, secret) = cluster(scratch.path())?;
+    let mut nodes = Vec::new();
+    for index in 0..NODES {
+        nodes.push(run::start(config(&arguments, scratch.path(), cluster, &secret, index)).await?);
+    }
+    make_ring(&arguments, cluster, &nodes)?;
+    wait_until_ready(&nodes).await?;
+    greet(&nodes, scratch.path(), arguments.data_dir.is_some());
+    stop.await;
+    println!("\nStopping.");
+    futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
+    Ok(())
+}
+
+/// Where the data is. Thrown away when dropped, unless the person chose the place.
+struct Scratch {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    fn new(chosen: Option<PathBuf>) -> anyhow::Result<Self> {
+        let keep = chosen.is_some();
+        let path =
+            chosen.unwrap_or_else(|| std::env::temp_dir().join(format!("quorate-dev-{}", Uuid::new_v4())));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        Ok(Self { path, keep })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = std::fs::remove_dir_all(&self.path)
+        {
+            eprintln!("quorate-node: cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The cluster's identity and secret: kept with the data, so that a second run is the same ring.
+fn cluster(dir: &Path) -> anyhow::Result<(ClusterId, String)> {
+    let path = dir.join("cluster");
+    if !path.exists() {
+        let fresh = format!("{}\n{}\n", Uuid::new_v4(), Uuid::new_v4().simple());
+        write_durably(dir, "cluster", fresh.as_bytes())?;
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = text.lines();
+    match (lines.next().and_then(|line| line.parse().ok()), lines.next()) {
+        (Some(cluster), Some(secret)) => Ok((cluster, secret.to_owned())),
+        _ => bail!("{} is damaged: give another --data-dir", path.display()),
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn config(arguments: &Arguments, dir: &Path, cluster: ClusterId, secret: &str, index: u16) -> Config {
+    let name = format!("dev-{index}");
+    Config {
+        data_dir: dir.join(&name),
+        cluster,
+        name,
+        zone: Some(format!("zone-{index}")),
+        advertise: local(arguments.peer_port + index).to_string(),
+        peer_listen: local(arguments.peer_port + index),
+        http_listen: local(arguments.http_port + index),
+        seeds: vec![local(arguments.peer_port).to_string()],
+        secret: secret.to_owned(),
+        durability: Durability::Sync,
+        conflicts: Policy::Siblings,
+        request_timeout: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(5),
+        drain_linger: Duration::ZERO,
+        detect_after: Duration::from_secs(5),
+        free_space_reserve_bytes: 64 << 20,
+        segment_bytes: 4 << 20,
+    }
+}
+
+/// Commits the first epoch, unless an earlier run did.
+fn make_ring(arguments: &Arguments, cluster: ClusterId, nodes: &[Running]) -> anyhow::Result<()> {
+    let known = nodes.iter().find_map(|running| running.node.ring.current());
+    let epoch: Epoch = match known {
+        Some(epoch) => (*epoch).clone(),
+        None => {
+            let member = |(running, index): (&Running, u16)| Member {
+                id: running.node.id,
+                name: format!("dev-{index}"),
+                address: local(arguments.peer_port + index).to_string(),
+                zone: Some(format!("zone-{index}")),
+                weight: 1,
+                state: MemberState::Active,
+            };
+            let replication = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
+            planner::first_epoch(
+                cluster,
+                PARTITIONS,
+                replication,
+                nodes.iter().zip(0..).map(member).collect(),
+            )?
+        }
+    };
+    for running in nodes {
+        running.node.ring.adopt(epoch.clone())?;
+    }
+    Ok(())
+}
+
+async fn wait_until_ready(nodes: &[Running]) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_WITHIN;
+    let in_full = |running: &Running| {
+        let health = running.node.health();
+        health.ready && health.partitions_in_full == health.partitions
+    };
+    while !nodes.iter().all(in_full) {
+        if Instant::now() > deadline {
+            bail!(
+                "the nodes did not find each other within {} s; the log above says why",
+                READY_WITHIN.as_secs()
+            );
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+fn greet(nodes: &[Running], dir: &Path, kept: bool) {
+    let url = |index: usize| format!("http://{}", nodes[index].http);
+    println!(
+        "\nA ring of {} nodes is up: N=3, R=2, W=2. Any node answers for any key.\n\n  \
+         write    curl -i -X PUT --data 'hello' {}/v1/kv/greeting\n  \
+         read     curl -i {}/v1/kv/greeting\n  \
+         delete   curl -i -X DELETE {}/v1/kv/greeting\n\n\
+         Data is in {} ({}). Ctrl-C stops it.",
+        nodes.len(),
+        url(0),
+        url(1),
+        url(2),
+        dir.display(),
+        if kept { "kept" } else { "thrown away at the end" },
+    );
+}

@@ -1,0 +1,214 @@
+//! The client API over HTTP: `/v1/kv/{key}` with raw bodies.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `PUT` | 204 |
+//! | `GET`, `HEAD` | 200 one value, 300 several (siblings), 404 none |
+//! | `DELETE` | 204 |
+//!
+//! The header `Quorate-Context` carries the causal context: every answer that knows one has it, and a write
+//! that sends it back replaces exactly what that answer showed.
+
+mod error;
+mod siblings;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use quorate_core::causality::{Context, Policy, VersionSet};
+use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use quorate_wire::context;
+use quorate_wire::peer::{ClientWrite, Refusal};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::node::Node;
+pub(crate) use error::{HttpError, error_response};
+
+/// The header of the causal context.
+pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("quorate-context");
+/// The header that says how many owners an answer comes from.
+const REPLICAS: HeaderName = HeaderName::from_static("quorate-replicas");
+/// The header that says how many concurrent values a key has.
+const SIBLINGS: HeaderName = HeaderName::from_static("quorate-siblings");
+
+const PREFIX: &str = "/v1/kv/";
+/// Client requests that may be in progress; more are told to come back.
+const REQUESTS_MAX: usize = 1024;
+/// KiB of request bodies that may be in memory; more are told to come back.
+const BODIES_KIB_MAX: usize = 256 * 1024;
+
+/// What the handlers share.
+struct Api {
+    node: Arc<Node>,
+    requests: Semaphore,
+    bodies: Semaphore,
+}
+
+/// The client API.
+pub(crate) fn router(node: Arc<Node>) -> Router {
+    let api = Api { node, requests: Semaphore::new(REQUESTS_MAX), bodies: Semaphore::new(BODIES_KIB_MAX) };
+    Router::new()
+        .route("/v1/kv/{*key}", any(key_value))
+        .fallback(|| async { HttpError::NotFound })
+        .with_state(Arc::new(api))
+}
+
+async fn key_value(State(api): State<Arc<Api>>, request: Request) -> Response {
+    let operation = match *request.method() {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::PUT => "put",
+        Method::DELETE => "delete",
+        _ => return HttpError::Method.into_response(),
+    };
+    let metrics = &api.node.metrics;
+    let started = Instant::now();
+    metrics.requests_in_progress.inc();
+    let response = match api.requests.try_acquire() {
+        Ok(_permit) => api.answer(operation, request).await,
+        Err(_) => Err(Refusal::Busy.into()),
+    };
+    metrics.requests_in_progress.dec();
+    let (outcome, response) = match response {
+        Ok(response) => (success(response.status()), response),
+        Err(error) => (error.code(), error.into_response()),
+    };
+    metrics.requests.with_label_values(&[operation, outcome]).inc();
+    metrics.request_seconds.with_label_values(&[operation]).observe(started.elapsed().as_secs_f64());
+    response
+}
+
+fn success(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::NOT_FOUND => "not_found",
+        StatusCode::MULTIPLE_CHOICES => "siblings",
+        _ => "ok",
+    }
+}
+
+impl Api {
+    async fn answer(&self, operation: &str, request: Request) -> Result<Response, HttpError> {
+        if self.node.stopping.load(Ordering::Relaxed) && self.node.ring.current().is_none() {
+            return Err(Refusal::Stopping.into());
+        }
+        let key = key_of(request.uri().path())?;
+        match operation {
+            "put" => self.put(key, request).await,
+            "delete" => self.delete(key, request.headers()).await,
+            _ => self.get(key, request.headers()).await,
+        }
+    }
+
+    async fn put(&self, key: Bytes, request: Request) -> Result<Response, HttpError> {
+        let context = self.context_of(&key, request.headers())?;
+        let announced =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let bytes: usize = announced.unwrap_or(VALUE_BYTES_MAX);
+        if bytes > VALUE_BYTES_MAX {
+            return Err(HttpError::ValueTooLong);
+        }
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let _room = self.bodies.try_acquire_many(kib).map_err(|_| Refusal::Busy)?;
+        let value = self.body(request.into_body()).await?;
+        self.write(key, context.unwrap_or_default(), Some(value)).await
+    }
+
+    async fn body(&self, body: Body) -> Result<Bytes, HttpError> {
+        let read = axum::body::to_bytes(body, VALUE_BYTES_MAX);
+        match timeout(self.node.request_timeout, read).await {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(HttpError::body(error)),
+            Err(_) => Err(HttpError::SlowBody),
+        }
+    }
+
+    /// A delete without a context deletes what a read finds now: a person with curl means just that.
+    async fn delete(&self, key: Bytes, headers: &HeaderMap) -> Result<Response, HttpError> {
+        let context = match self.context_of(&key, headers)? {
+            Some(context) => context,
+            None => self.node.read(key.clone()).await?.set.context().clone(),
+        };
+        self.write(key, context, None).await
+    }
+
+    async fn write(&self, key: Bytes, context: Context, value: Option<Bytes>) -> Result<Response, HttpError> {
+        let write = ClientWrite { context, value, policy: self.node.conflicts };
+        let written = self.node.write(key.clone(), write).await?;
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        self.receipt(response.headers_mut(), &key, &written.context, written.replicas);
+        Ok(response)
+    }
+
+    async fn get(&self, key: Bytes, headers: &HeaderMap) -> Result<Response, HttpError> {
+        let mut found = self.node.read(key.clone()).await?;
+        // The answer shows one value, but its context is that of all: writing it back resolves them.
+        let context = found.set.context().clone();
+        if self.node.conflicts == Policy::LastWriteWins {
+            found.set = found.set.into_last();
+        }
+        let token = self.token(&key, &context);
+        let mut response = body_of(&found.set, &token, headers);
+        self.receipt(response.headers_mut(), &key, &context, found.replicas);
+        response.headers_mut().insert(SIBLINGS, HeaderValue::from(found.set.values().count()));
+        Ok(response)
+    }
+
+    fn token(&self, key: &[u8], context: &Context) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(context::seal(&self.node.secret, key, context))
+    }
+
+    fn receipt(&self, headers: &mut HeaderMap, key: &[u8], context: &Context, replicas: u8) {
+        headers.insert(REPLICAS, HeaderValue::from(u16::from(replicas)));
+        if let (false, Ok(token)) = (context.is_empty(), HeaderValue::try_from(self.token(key, context))) {
+            headers.insert(CONTEXT, token);
+        }
+    }
+
+    fn context_of(&self, key: &[u8], headers: &HeaderMap) -> Result<Option<Context>, HttpError> {
+        let Some(token) = headers.get(CONTEXT) else { return Ok(None) };
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| context::TokenError::Damaged)?;
+        Ok(Some(context::open(&self.node.secret, key, &bytes)?))
+    }
+}
+
+/// The key is all that follows the prefix, percent-decoded; it may hold any bytes, slashes too.
+fn key_of(path: &str) -> Result<Bytes, HttpError> {
+    let encoded = path.strip_prefix(PREFIX).ok_or(HttpError::NotFound)?;
+    let key: Vec<u8> = percent_decode_str(encoded).collect();
+    if key.len() > KEY_BYTES_MAX { Err(HttpError::KeyTooLong { bytes: key.len() }) } else { Ok(key.into()) }
+}
+
+fn body_of(set: &VersionSet, token: &str, headers: &HeaderMap) -> Response {
+    let mut values = set.values();
+    match (values.next(), values.next()) {
+        (None, _) => HttpError::NoKey.into_response(),
+        _ if siblings::wants_json(headers) => siblings::json(set, token),
+        (Some((_, value)), None) => {
+            ([(header::CONTENT_TYPE, "application/octet-stream")], value.clone()).into_response()
+        }
+        _ => siblings::multipart(set),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_any_bytes() {
+        assert_eq!(&key_of("/v1/kv/a%2Fb/%FF c").unwrap()[..], b"a/b/\xff c");
+        assert!(key_of(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX))).is_ok());
+        assert!(key_of(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX + 1))).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! What an HTTP client meets.
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::harness::{Setup, TestCluster};
+
+async fn error_code(answer: reqwest::Response) -> (StatusCode, String) {
+    let status = answer.status();
+    let body: Value = answer.json().await.unwrap();
+    (status, body["error"]["code"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_answers_for_any_key() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    for number in 0..30 {
+        let key = format!("dir/{number}%20%2F%FF");
+        assert_eq!(cluster.put(number % 3, &key, number.to_string()).await.status(), StatusCode::NO_CONTENT);
+        for through in 0..3 {
+            let answer = cluster.get(through, &key).await;
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+            assert_eq!(answer.text().await.unwrap(), number.to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn siblings_stay_until_a_write_that_saw_them() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    cluster.put(0, "k", "one").await;
+    cluster.put(1, "k", "two").await;
+    let answer = cluster.get(2, "k").await;
+    assert_eq!(answer.status(), StatusCode::MULTIPLE_CHOICES);
+    assert_eq!(answer.headers()["quorate-siblings"], "2");
+    let context = answer.headers()["quorate-context"].clone();
+    let content_type = answer.headers()["content-type"].to_str().unwrap().to_owned();
+    let boundary = content_type.strip_prefix("multipart/mixed; boundary=").unwrap().to_owned();
+    let body = answer.text().await.unwrap();
+    assert_eq!(body.matches(&format!("--{boundary}\r\n")).count(), 2);
+    assert!(body.contains("\r\n\r\none\r\n") && body.contains("\r\n\r\ntwo\r\n"), "{body}");
+
+    let json =
+        cluster.http.get(cluster.nodes[2].kv("k")).header("accept", "application/json").send().await.unwrap();
+    assert_eq!(json.status(), StatusCode::MULTIPLE_CHOICES);
+    let json: Value = json.json().await.unwrap();
+    assert_eq!(json["values"].as_array().unwrap().len(), 2);
+    assert_eq!(json["context"].as_str().unwrap(), context.to_str().unwrap());
+
+    let merged = cluster.http.put(cluster.nodes[0].kv("k")).header("quorate-context", context).body("both");
+    assert_eq!(merged.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let answer = cluster.get(1, "k").await;
+    assert_eq!((answer.status(), answer.text().await.unwrap()), (StatusCode::OK, "both".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_write_wins_where_the_cluster_says_so() {
+    let options = ["--conflicts", "last-write-wins"].map(str::to_owned).to_vec();
+    let cluster = TestCluster::start(Setup { options, ..Setup::default() }).await;
+    for (through, value) in ["one", "two", "three"].into_iter().enumerate() {
+        cluster.put(through, "k", value).await;
+    }
+    let answer = cluster.get(0, "k").await;
+    assert_eq!((answer.status(), answer.text().await.unwrap()), (StatusCode::OK, "three".to_owned()));
+    cluster.http.delete(cluster.nodes[1].kv("k")).send().await.unwrap();
+    assert_eq!(cluster.get(2, "k").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delete_and_head() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    assert_eq!(cluster.get(0, "k").await.status(), StatusCode::NOT_FOUND);
+    cluster.put(0, "k", "value").await;
+    let head = cluster.http.head(cluster.nodes[1].kv("k")).send().await.unwrap();
+    assert_eq!((head.status(), head.headers()["content-length"].to_str().unwrap()), (StatusCode::OK, "5"));
+    let delete = || cluster.http.delete(cluster.nodes[2].kv("k")).send();
+    assert_eq!(delete().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let gone = cluster.get(0, "k").await;
+    assert!(
+        gone.headers().contains_key("quorate-context"),
+        "a write after the delete can say that it saw it"
+    );
+    assert_eq!(error_code(gone).await, (StatusCode::NOT_FOUND, "not_found".to_owned()));
+    assert_eq!(delete().await.unwrap().status(), StatusCode::NO_CONTENT, "deleting again is no error");
+    cluster.put(0, "empty", "").await;
+    let answer = cluster.get(1, "empty").await;
+    assert_eq!((answer.status(), answer.text().await.unwrap()), (StatusCode::OK, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_that_has_not_seen_a_value_does_not_delete_it() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    let first = cluster.put(0, "k", "one").await.headers()["quorate-context"].clone();
+    cluster.put(1, "k", "two").await;
+    let delete = cluster.http.delete(cluster.nodes[0].kv("k")).header("quorate-context", first);
+    assert_eq!(delete.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let answer = cluster.get(2, "k").await;
+    assert_eq!((answer.status(), answer.text().await.unwrap()), (StatusCode::OK, "two".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_are_told_what_is_wrong() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    let url = cluster.nodes[0].kv("k");
+    let http = &cluster.http;
+    let send = |request: reqwest::RequestBuilder| async { error_code(request.send().await.unwrap()).await };
+    let context = cluster.put(0, "other", "x").await.headers()["quorate-context"].clone();
+    let expect = |status, code: &str| (status, code.to_owned());
+    assert_eq!(
+        send(http.put(&url).header("quorate-context", "!")).await,
+        expect(StatusCode::BAD_REQUEST, "bad_context")
+    );
+    assert_eq!(
+        send(http.put(&url).header("quorate-context", context).body("x")).await,
+        expect(StatusCode::BAD_REQUEST, "bad_context"),
+    );
+    assert_eq!(
+        send(http.get(cluster.nodes[0].kv(&"k".repeat(5000)))).await,
+        expect(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+    );
+    assert_eq!(
+        send(http.put(&url).body(vec![0; 4 * 1024 * 1024 + 1])).await,
+        expect(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+    );
+    assert_eq!(
+        send(http.request(Method::POST, &url)).await,
+        expect(StatusCode::METHOD_NOT_ALLOWED, "bad_method")
+    );
+    assert_eq!(
+        send(http.get(cluster.nodes[0].url("/nothing"))).await,
+        expect(StatusCode::NOT_FOUND, "not_found")
+    );
+    assert_eq!(cluster.get(0, "k").await.status(), StatusCode::NOT_FOUND, "none of them wrote");
+    let largest = vec![7; 4 * 1024 * 1024];
+    assert_eq!(cluster.put(0, "large", largest.clone()).await.status(), StatusCode::NO_CONTENT);
+    assert_eq!(cluster.get(2, "large").await.bytes().await.unwrap(), largest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn siblings_are_bounded() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    for _ in 0..100 {
+        assert_eq!(cluster.put(0, "k", "x").await.status(), StatusCode::NO_CONTENT);
+    }
+    let refused = error_code(cluster.put(0, "k", "x").await).await;
+    assert_eq!(refused, (StatusCode::CONFLICT, "too_many_siblings".to_owned()));
+}
