@@ -1,0 +1,63 @@
+//! What things are called. Every name derives from the KVCluster's, so that a person finds them without a map.
+
+use std::collections::BTreeMap;
+
+/// The port of peers, the admin API, health and metrics.
+pub const PEER_PORT: u16 = 5000;
+/// The key of the secret's value.
+pub const SECRET_KEY: &str = "secret";
+/// The key of the committed epoch.
+pub const EPOCH_KEY: &str = "epoch.json";
+/// The key of the cluster's identity.
+pub const CLUSTER_ID_KEY: &str = "cluster-id";
+/// The container of a node's pod.
+pub const CONTAINER: &str = "node";
+/// The label that selects the pods of one KVCluster, together with [`NAME_LABEL`].
+pub const INSTANCE_LABEL: &str = "app.kubernetes.io/instance";
+/// The label of everything that belongs to Quorate.
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// The label of everything that this operator made.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY_LABEL`], the field manager and the name of the Lease.
+pub const OPERATOR: &str = "quorate-operator";
+
+/// The headless Service through which peers find each other.
+pub fn peer_service(cluster: &str) -> String {
+    format!("{cluster}-peers")
+}
+
+/// The Secret with the cluster's secret.
+pub fn secret(cluster: &str) -> String {
+    format!("{cluster}-secret")
+}
+
+/// The ConfigMap with the committed epoch.
+pub fn ring(cluster: &str) -> String {
+    format!("{cluster}-ring")
+}
+
+/// The pod with a number.
+pub fn pod(cluster: &str, ordinal: u16) -> String {
+    format!("{cluster}-{ordinal}")
+}
+
+/// What selects the pods of a cluster. Never changes: it is part of the StatefulSet's immutable selector.
+pub fn selector(cluster: &str) -> BTreeMap<String, String> {
+    [(NAME_LABEL, "quorate"), (INSTANCE_LABEL, cluster), ("app.kubernetes.io/component", "node")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// The labels of every object of a cluster.
+pub fn labels(cluster: &str) -> BTreeMap<String, String> {
+    let mut labels = selector(cluster);
+    labels.insert(MANAGED_BY_LABEL.to_owned(), OPERATOR.to_owned());
+    labels
+}
+
+/// The selector as one string, for lists and the scale subresource.
+pub fn selector_text(cluster: &str) -> String {
+    let pairs: Vec<String> =
+        selector(cluster).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
+}

@@ -1,0 +1,73 @@
+//! The nodes: a pod and a volume each.
+
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec, StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::ObjectMeta;
+
+use super::pod_template::{self, DATA_VOLUME};
+use super::{names, owned};
+use crate::crd::{StorageSpec, VolumePolicy};
+use crate::validate::ValidatedCluster;
+
+pub(super) fn build(cluster: &ValidatedCluster) -> StatefulSet {
+    StatefulSet {
+        metadata: owned(cluster, cluster.name.clone()),
+        spec: StatefulSetSpec {
+            replicas: Some(i32::from(cluster.nodes)),
+            service_name: Some(names::peer_service(&cluster.name)),
+            // Pods become ready only when the ring serves, which takes several of them: one after the other would wait
+            // for ever.
+            pod_management_policy: Some("Parallel".to_owned()),
+            // A changed template restarts nothing by itself. The StatefulSet controller looks at one pod's readiness
+            // alone; whether the *ring* can miss the next node is what a rolling restart must ask, and this version
+            // does not know how. It also keeps an upgrade of the operator from restarting every database.
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".to_owned()),
+                ..StatefulSetUpdateStrategy::default()
+            }),
+            persistent_volume_claim_retention_policy: Some(retention(&cluster.storage)),
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&cluster.name)),
+                ..LabelSelector::default()
+            },
+            template: pod_template::build(cluster),
+            volume_claim_templates: Some(vec![claim(&cluster.storage)]),
+            ..StatefulSetSpec::default()
+        },
+        ..StatefulSet::default()
+    }
+}
+
+/// Kubernetes itself deletes or leaves the volumes, also when the operator is gone: no finalizer that could hang.
+fn retention(storage: &StorageSpec) -> StatefulSetPersistentVolumeClaimRetentionPolicy {
+    let text = |policy| match policy {
+        VolumePolicy::Retain => "Retain".to_owned(),
+        VolumePolicy::Delete => "Delete".to_owned(),
+    };
+    StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: Some(text(storage.on_delete)),
+        when_scaled: Some(text(storage.on_scale_down)),
+    }
+}
+
+fn claim(storage: &StorageSpec) -> PersistentVolumeClaim {
+    PersistentVolumeClaim {
+        metadata: ObjectMeta { name: Some(DATA_VOLUME.to_owned()), ..ObjectMeta::default() },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: storage.class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), Quantity(storage.size.clone()))].into()),
+                ..VolumeResourceRequirements::default()
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}

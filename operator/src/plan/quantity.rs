@@ -1,0 +1,86 @@
+//! Kubernetes quantities, compared by value: the API server stores `1024Mi` as `1Gi`, which is no difference.
+
+/// The value in billionths, exact for every suffix (Ei in billionths stays far below 2^127). None for what is not a
+/// quantity.
+pub(super) fn nanos(text: &str) -> Option<i128> {
+    let end =
+        text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let scale = scale(suffix)?;
+    let (sign, digits) = match number.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, number.strip_prefix('+').unwrap_or(number)),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let mut value = whole.checked_mul(scale)?;
+    let mut unit = scale;
+    for digit in fraction.chars() {
+        unit /= 10;
+        value = value.checked_add(unit.checked_mul(i128::from(digit.to_digit(10)?))?)?;
+    }
+    Some(sign * value)
+}
+
+/// Billionths of one unit with this suffix.
+fn scale(suffix: &str) -> Option<i128> {
+    const NANO: i128 = 1_000_000_000;
+    const SUFFIXES: [(&str, i128); 16] = [
+        ("n", 1),
+        ("u", 1_000),
+        ("m", 1_000_000),
+        ("", NANO),
+        ("k", NANO * 1_000),
+        ("M", NANO * 1_000_000),
+        ("G", NANO * 1_000_000_000),
+        ("T", NANO * 1_000_000_000_000),
+        ("P", NANO * 1_000_000_000_000_000),
+        ("E", NANO * 1_000_000_000_000_000_000),
+        ("Ki", NANO << 10),
+        ("Mi", NANO << 20),
+        ("Gi", NANO << 30),
+        ("Ti", NANO << 40),
+        ("Pi", NANO << 50),
+        ("Ei", NANO << 60),
+    ];
+    SUFFIXES.iter().find(|(name, _)| *name == suffix).map(|(_, scale)| *scale).or_else(|| exponent(suffix))
+}
+
+/// `e3` and `E-2`.
+fn exponent(suffix: &str) -> Option<i128> {
+    let power: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
+    let power = u32::try_from(power + 9).ok()?;
+    10_i128.checked_pow(power)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nanos;
+
+    #[test]
+    fn equal_values_are_equal_however_they_are_written() {
+        for (left, right) in [
+            ("1024Mi", "1Gi"),
+            ("0.5", "500m"),
+            ("1.5Gi", "1536Mi"),
+            ("1e3", "1k"),
+            ("+2", "2"),
+            (".5", "500m"),
+            ("100M", "1e8"),
+            ("-1", "-1000m"),
+        ] {
+            assert_eq!(nanos(left), nanos(right), "{left} and {right}");
+            assert!(nanos(left).is_some(), "{left}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_quantity_has_no_value() {
+        for text in ["", "Gi", "1 Gi", "1gi", "ten", "1.2.3", "--1", "1e"] {
+            assert_eq!(nanos(text), None, "{text}");
+        }
+    }
+}

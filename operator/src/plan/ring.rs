@@ -1,0 +1,325 @@
+//! Whose ring it is, which epoch holds, and who does not have it yet.
+//!
+//! INV-EPOCH: an epoch is committed to the ConfigMap by compare-and-swap in one pass, and pushed to nodes in a later
+//! one, as it was read back. No pass does both, so no node ever hears of an epoch that did not make it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use quorate_admin::types::{NodeStatus, StorageState};
+use quorate_core::ring::{Epoch, EpochMark, Member, MemberState, planner};
+use quorate_core::{ClusterId, NodeId};
+
+use super::{Action, Plan, Reason, RingChange};
+use crate::build::names;
+use crate::crd::VolumePolicy;
+use crate::observe::{Observed, PodState, RingObject, RingState};
+
+/// Every member's share of the ring; all equal in this version.
+const WEIGHT: u32 = 100;
+
+/// Sees to the ConfigMap with the cluster's identity. Answers whether there is one, or will be after this plan: the
+/// pods cannot start without.
+pub(super) fn identity(plan: &mut Plan, observed: &Observed) -> bool {
+    match &observed.ring {
+        RingState::Present(ring) => {
+            keep_owner(plan, ring);
+            true
+        }
+        RingState::Malformed(error) => {
+            let name = names::ring(&plan.cluster.name);
+            plan.find(
+                Reason::RingMalformed,
+                format!("ConfigMap {name} cannot be read ({error}): put it back from a backup, or delete it, and it is \
+                         recovered from the nodes"),
+            );
+            false
+        }
+        RingState::Absent => create(plan, observed),
+    }
+}
+
+/// The ring lives as long as the volumes do.
+fn keep_owner(plan: &mut Plan, ring: &RingObject) {
+    let goes_with_us = ring.owners.iter().any(|owner| owner.uid == plan.cluster.owner.uid);
+    let should = plan.cluster.storage.on_delete == VolumePolicy::Delete;
+    if goes_with_us != should {
+        plan.actions.push(Action::ReplaceRing {
+            cluster_id: ring.cluster_id,
+            epoch: ring.epoch.clone(),
+            resource_version: ring.resource_version.clone(),
+            why: RingChange::Owner,
+        });
+    }
+}
+
+/// A new identity only where no disk can have an old one.
+fn create(plan: &mut Plan, observed: &Observed) -> bool {
+    let said: BTreeSet<ClusterId> = statuses(observed)
+        .map(|(_, status)| status.identity.cluster_id)
+        .chain(observed.recorded_cluster_id)
+        .collect();
+    let is_fresh = observed.existing.stateful_set.is_none() && observed.pods.is_empty();
+    let name = names::ring(&plan.cluster.name);
+    match said.into_iter().collect::<Vec<_>>().as_slice() {
+        [] if is_fresh => plan.actions.push(Action::CreateRing { cluster_id: None }),
+        [id] => plan.actions.push(Action::CreateRing { cluster_id: Some(*id) }),
+        [] => {
+            plan.find(
+                Reason::RecoveringRing,
+                format!("ConfigMap {name} is gone; it is made again as soon as a node answers and says whose disk it has"),
+            );
+            return false;
+        }
+        _ => {
+            plan.find(
+                Reason::RingDisagreement,
+                format!("ConfigMap {name} is gone and the nodes have disks of different clusters: put it back from a backup"),
+            );
+            return false;
+        }
+    }
+    true
+}
+
+/// Sees to the epoch.
+pub(super) fn epoch(plan: &mut Plan, observed: &Observed) {
+    let RingState::Present(ring) = &observed.ring else { return };
+    if !disks_are_of(ring.cluster_id, plan, observed) {
+        return;
+    }
+    storage(plan, observed);
+    match &ring.epoch {
+        Some(epoch) => push(epoch, plan, observed),
+        None if statuses(observed).any(|(_, status)| status.epoch.is_some()) => recover(ring, plan, observed),
+        None => first(ring, plan, observed),
+    }
+}
+
+fn disks_are_of(cluster: ClusterId, plan: &mut Plan, observed: &Observed) -> bool {
+    let others = statuses(observed).filter(|(_, status)| status.identity.cluster_id != cluster);
+    let others: Vec<&str> = others.map(|(pod, _)| pod.name.as_str()).collect();
+    if others.is_empty() {
+        return true;
+    }
+    plan.find(
+        Reason::WrongCluster,
+        format!(
+            "the disks of {} belong to another cluster than {cluster}: delete their volumes if nothing on them is needed",
+            super::names(others)
+        ),
+    );
+    false
+}
+
+fn storage(plan: &mut Plan, observed: &Observed) {
+    let trouble = |state| {
+        let with = statuses(observed).filter(move |(_, status)| status.health.storage == state);
+        with.map(|(pod, _)| pod.name.as_str()).collect::<Vec<_>>()
+    };
+    let full = trouble(StorageState::Full);
+    if !full.is_empty() {
+        let full = super::names(full);
+        plan.find(
+            Reason::StorageTrouble,
+            format!("the disk of {full} is full: it refuses writes until space is free again"),
+        );
+    }
+    let failed = trouble(StorageState::Failed);
+    if !failed.is_empty() {
+        let failed = super::names(failed);
+        plan.find(
+            Reason::StorageTrouble,
+            format!("the disk of {failed} failed: it refuses writes; see its log"),
+        );
+    }
+}
+
+/// Commits epoch 1 when every node has answered.
+fn first(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
+    let expected = plan.cluster.nodes;
+    let ready: Vec<(&PodState, &NodeStatus)> =
+        statuses(observed).filter(|(pod, _)| pod.ordinal < expected && !pod.terminating).collect();
+    if ready.len() < usize::from(expected) {
+        wait_for_nodes(plan, observed);
+        return;
+    }
+    if let Some(finding) = duplicate(&ready) {
+        plan.find(Reason::DuplicateDisk, finding);
+        return;
+    }
+    let members = ready.iter().map(|(pod, status)| member(pod, status)).collect();
+    match planner::first_epoch(ring.cluster_id, plan.cluster.partitions, plan.cluster.replication, members) {
+        Ok(epoch) => commit(ring, Arc::new(epoch), RingChange::FirstEpoch, plan),
+        Err(error) => plan.find(Reason::PlanFailed, format!("the first epoch cannot be planned: {error}")),
+    }
+}
+
+fn member(pod: &PodState, status: &NodeStatus) -> Member {
+    Member {
+        id: status.identity.node_id,
+        name: pod.name.clone(),
+        address: status.identity.address.clone(),
+        zone: pod.zone.clone(),
+        weight: WEIGHT,
+        state: MemberState::Active,
+    }
+}
+
+fn commit(ring: &RingObject, epoch: Arc<Epoch>, why: RingChange, plan: &mut Plan) {
+    // A change of owner in the same pass would race with this one for the resource version.
+    plan.actions.retain(|action| !matches!(action, Action::ReplaceRing { .. }));
+    plan.actions.push(Action::ReplaceRing {
+        cluster_id: ring.cluster_id,
+        epoch: Some(epoch),
+        resource_version: ring.resource_version.clone(),
+        why,
+    });
+}
+
+fn wait_for_nodes(plan: &mut Plan, observed: &Observed) {
+    let cluster = &plan.cluster;
+    let pod = |ordinal: u16| observed.pods.iter().find(|pod| pod.ordinal == ordinal);
+    let missing: Vec<String> = (0..cluster.nodes)
+        .filter(|ordinal| pod(*ordinal).is_none_or(|pod| pod.status().is_none()))
+        .map(|ordinal| describe(names::pod(&cluster.name, ordinal), pod(ordinal)))
+        .collect();
+    let answered = usize::from(cluster.nodes) - missing.len();
+    let message = format!(
+        "{answered} of {} nodes answer; the first epoch waits for {}",
+        cluster.nodes,
+        super::names(missing.iter().map(String::as_str))
+    );
+    plan.find(Reason::WaitingForNodes, message);
+}
+
+fn describe(name: String, pod: Option<&PodState>) -> String {
+    match pod {
+        None => format!("{name} (no pod)"),
+        Some(PodState { trouble: Some(trouble), .. }) => format!("{name} ({trouble})"),
+        Some(_) => name,
+    }
+}
+
+fn duplicate(nodes: &[(&PodState, &NodeStatus)]) -> Option<String> {
+    let mut seen: BTreeMap<NodeId, &str> = BTreeMap::new();
+    nodes.iter().find_map(|(pod, status)| {
+        let id = status.identity.node_id;
+        let other = seen.insert(id, &pod.name)?;
+        Some(format!(
+            "{other} and {} both have the disk {id}: one is a copy; delete the volume and the pod of one of them",
+            pod.name
+        ))
+    })
+}
+
+/// The ConfigMap lost its epoch: the nodes have it. Nothing is guessed: the members that it names must all have
+/// answered, since one that has not may know a newer one.
+fn recover(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
+    let held: BTreeMap<(u64, String), &Arc<Epoch>> = observed
+        .pods
+        .iter()
+        .filter_map(|pod| pod.held.as_ref())
+        .map(|epoch| ((epoch.number(), epoch.mark().hash.to_string()), epoch))
+        .collect();
+    let name = names::ring(&plan.cluster.name);
+    let mut held = held.into_values();
+    let (Some(epoch), None) = (held.next(), held.next()) else {
+        plan.find(
+            Reason::RingDisagreement,
+            format!(
+                "ConfigMap {name} lost its epoch and the nodes hold different ones: put it back from a backup"
+            ),
+        );
+        return;
+    };
+    let answered: BTreeSet<NodeId> = statuses(observed).map(|(_, status)| status.identity.node_id).collect();
+    let silent: Vec<&str> = epoch
+        .members()
+        .iter()
+        .filter(|member| member.state != MemberState::Removed && !answered.contains(&member.id))
+        .map(|member| member.name.as_str())
+        .collect();
+    if silent.is_empty() && epoch.cluster() == ring.cluster_id {
+        commit(ring, Arc::clone(epoch), RingChange::Recovered, plan);
+        return;
+    }
+    let silent = super::names(silent);
+    plan.find(
+        Reason::RecoveringRing,
+        format!("ConfigMap {name} lost its epoch; it is recovered from the nodes when {silent} answers too"),
+    );
+}
+
+/// Brings the committed epoch to the members that do not have it.
+fn push(epoch: &Arc<Epoch>, plan: &mut Plan, observed: &Observed) {
+    unknown_disks(epoch, plan, observed);
+    silent_members(epoch, plan, observed);
+    let mark = epoch.mark();
+    let members = statuses(observed).filter(|(_, status)| is_member(epoch, status.identity.node_id));
+    let (ahead, behind): (Vec<_>, Vec<_>) = members
+        .filter(|(_, status)| status.epoch != Some(mark))
+        .partition(|(_, status)| status.epoch.is_some_and(|held: EpochMark| held.number >= mark.number));
+    if !ahead.is_empty() {
+        let ahead = super::names(ahead.iter().map(|(pod, _)| pod.name.as_str()));
+        plan.find(
+            Reason::EpochConflict,
+            format!(
+                "{ahead} hold an epoch that is not committed here (epoch {} is): ConfigMap {} was put back to an older \
+                 state; put the newest one back",
+                mark.number,
+                names::ring(&plan.cluster.name)
+            ),
+        );
+    }
+    let nodes: Vec<(String, String)> =
+        behind.iter().filter_map(|(pod, _)| Some((pod.name.clone(), pod.address.clone()?))).collect();
+    if !nodes.is_empty() {
+        let pods = super::names(nodes.iter().map(|(name, _)| name.as_str()));
+        plan.find(Reason::PushingEpoch, format!("epoch {} is on its way to {pods}", mark.number));
+        plan.actions.push(Action::PushEpoch { epoch: Arc::clone(epoch), nodes });
+    }
+}
+
+/// A disk that the ring does not name is reported and left alone: putting it in is a change of the ring.
+fn unknown_disks(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
+    for (pod, status) in statuses(observed).filter(|(_, status)| !is_member(epoch, status.identity.node_id)) {
+        let id = status.identity.node_id;
+        let message = match epoch.members().iter().find(|member| member.name == pod.name) {
+            Some(member) => format!(
+                "{} has a new disk ({id}), and the ring names the old one ({}). This version cannot replace a member: put \
+                 the old volume back; the other copies go on serving",
+                pod.name, member.id
+            ),
+            None => format!("{} ({id}) is no member of the ring; this version cannot add members", pod.name),
+        };
+        plan.find(Reason::UnknownDisk, message);
+    }
+}
+
+fn silent_members(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
+    let answered: BTreeSet<NodeId> = statuses(observed).map(|(_, status)| status.identity.node_id).collect();
+    let has_answered =
+        |name: &str| observed.pods.iter().any(|pod| pod.name == name && pod.status().is_some());
+    let silent: Vec<String> = epoch
+        .members()
+        .iter()
+        .filter(|member| member.state != MemberState::Removed && !answered.contains(&member.id))
+        // Its pod answered with another disk: that is said already.
+        .filter(|member| !has_answered(&member.name))
+        .map(|member| describe(member.name.clone(), observed.pods.iter().find(|pod| pod.name == member.name)))
+        .collect();
+    if !silent.is_empty() {
+        let silent = super::names(silent.iter().map(String::as_str));
+        plan.find(Reason::MembersSilent, format!("no answer from {silent}"));
+    }
+}
+
+/// Whether the ring has room for this disk.
+pub(crate) fn is_member(epoch: &Epoch, id: NodeId) -> bool {
+    epoch.member(id).is_some_and(|member| member.state != MemberState::Removed)
+}
+
+fn statuses(observed: &Observed) -> impl Iterator<Item = (&PodState, &NodeStatus)> {
+    observed.pods.iter().filter_map(|pod| Some((pod, pod.status()?)))
+}

@@ -1,0 +1,420 @@
+//! What is said about a cluster, from what was observed, decided and done. Pure.
+//!
+//! A status that says the same as before is the same value, so that it is not written again: no times but those of
+//! transitions, no error texts that differ from one try to the next, and sizes are rounded.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+use quorate_admin::types::{NodeStatus, StorageState};
+use quorate_core::NodeId;
+use quorate_core::ring::{Epoch, MemberState};
+
+use crate::apply::ApplyError;
+use crate::build::names;
+use crate::crd::{KVCluster, KVClusterStatus, MemberStatus, NodeState, Phase, RingStatus};
+use crate::observe::{Observed, PodState, RingState};
+use crate::plan::{Finding, Reason, Weight, is_member};
+use crate::validate::Refusal;
+
+/// A message may hold what the API server said, which can be a page.
+const MESSAGE_CHARS_MAX: usize = 1024;
+/// Sizes are rounded up to a multiple of an eighth of the power of two below them, and to no less than this.
+const DATA_BYTES_STEP_MIN: u64 = 1 << 20;
+
+/// Something that a person may want to hear of once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Normal or Warning.
+    pub type_: EventType,
+    /// Why, in one word.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+}
+
+impl Notice {
+    /// As it should be.
+    pub fn normal(reason: &str, note: String) -> Self {
+        Self { type_: EventType::Normal, reason: reason.to_owned(), note }
+    }
+
+    /// Worth a look.
+    pub fn warning(reason: &str, note: String) -> Self {
+        Self { type_: EventType::Warning, reason: reason.to_owned(), note }
+    }
+}
+
+/// What one pass came to.
+#[derive(Debug)]
+pub struct Outcome<'a> {
+    /// What was observed.
+    pub observed: &'a Observed,
+    /// What the plan said.
+    pub findings: Vec<Finding>,
+    /// How many actions were carried out or tried.
+    pub actions: usize,
+    /// What failed, if anything.
+    pub failure: Option<&'a ApplyError>,
+}
+
+impl Outcome<'_> {
+    fn first(&self, weight: Weight) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.reason.weight() == weight)
+    }
+
+    /// The sentence of all findings of a weight.
+    fn all(&self, weight: Weight) -> String {
+        let messages = self.findings.iter().filter(|finding| finding.reason.weight() == weight);
+        messages.map(|finding| finding.message.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What is wrong, in one word and in a sentence.
+    fn problem(&self) -> Option<(String, String)> {
+        // A conflict and a node that does not take the epoch yet pass by themselves.
+        let refused = match self.failure {
+            Some(error @ ApplyError::Refused { .. }) => Some(("ApplyFailed".to_owned(), error.to_string())),
+            _ => None,
+        };
+        refused.or_else(|| Some((self.first(Weight::Problem)?.reason.to_string(), self.all(Weight::Problem))))
+    }
+}
+
+/// The findings of a cluster that is not built.
+pub fn refused(refusals: &[Refusal]) -> Vec<Finding> {
+    let reason = |refusal: &Refusal| match refusal {
+        Refusal::NotSupportedYet { .. } => Reason::NotSupportedYet,
+        Refusal::OutOfRange { .. } => Reason::InvalidSpec,
+    };
+    refusals.iter().map(|refusal| Finding { reason: reason(refusal), message: refusal.to_string() }).collect()
+}
+
+/// The status that follows.
+pub fn status(cluster: &KVCluster, outcome: &Outcome<'_>, now: Timestamp) -> KVClusterStatus {
+    let observed = outcome.observed;
+    let epoch = match &observed.ring {
+        RingState::Present(ring) => ring.epoch.as_deref(),
+        RingState::Absent | RingState::Malformed(_) => None,
+    };
+    let members = members(epoch, observed);
+    let ring = ring(epoch, cluster, observed);
+    let ready_nodes = count(members.iter().filter(|member| member.state == Some(NodeState::Serving)));
+    let view = View { outcome, epoch, ring: &ring, ready_nodes };
+    let old = cluster.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let generation = cluster.metadata.generation;
+    KVClusterStatus {
+        observed_generation: generation,
+        phase: Some(view.phase(cluster.spec.paused)),
+        nodes: count(observed.pods.iter()),
+        ready_nodes,
+        selector: Some(names::selector_text(&cluster.name_any())),
+        conditions: view
+            .conditions(cluster.spec.paused)
+            .into_iter()
+            .map(|said| condition(said, old, generation, now))
+            .collect(),
+        ring: Some(ring),
+        members,
+    }
+}
+
+/// What changed that a person may want to hear of.
+pub fn transitions(old: Option<&KVClusterStatus>, new: &KVClusterStatus) -> Vec<Notice> {
+    let before = old.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    new.conditions
+        .iter()
+        .filter_map(|now| transition(before.iter().find(|c| c.type_ == now.type_), now))
+        .collect()
+}
+
+fn transition(before: Option<&Condition>, now: &Condition) -> Option<Notice> {
+    let was = before.map(|condition| condition.status.as_str());
+    let changed = was != Some(now.status.as_str());
+    let reason_changed = before.is_some_and(|condition| condition.reason != now.reason);
+    let message = now.message.clone();
+    match (now.type_.as_str(), now.status.as_str()) {
+        ("Ready", "True") if changed => Some(Notice::normal("Ready", message)),
+        ("Available", "False") if was == Some("True") => Some(Notice::warning(&now.reason, message)),
+        ("Degraded", "True") if changed || reason_changed => Some(Notice::warning(&now.reason, message)),
+        ("Degraded", "False") if was == Some("True") => Some(Notice::normal("Recovered", message)),
+        ("Paused", "True") if changed => Some(Notice::normal("Paused", message)),
+        ("Paused", "False") if was == Some("True") => Some(Notice::normal("Resumed", message)),
+        ("Progressing", "False") if is_refusal(&now.reason) && (changed || reason_changed) => {
+            Some(Notice::warning(&now.reason, message))
+        }
+        _ => None,
+    }
+}
+
+fn is_refusal(reason: &str) -> bool {
+    [Reason::ChangeNotSupported, Reason::NotSupportedYet, Reason::InvalidSpec]
+        .iter()
+        .any(|r| r.to_string() == reason)
+}
+
+/// A condition before it has times.
+struct Said {
+    type_: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn say(
+    type_: &'static str,
+    status: &'static str,
+    reason: impl Into<String>,
+    message: impl Into<String>,
+) -> Said {
+    Said { type_, status, reason: reason.into(), message: message.into() }
+}
+
+fn condition(said: Said, old: &[Condition], generation: Option<i64>, now: Timestamp) -> Condition {
+    let same = old.iter().find(|c| c.type_ == said.type_ && c.status == said.status);
+    Condition {
+        type_: said.type_.to_owned(),
+        status: said.status.to_owned(),
+        reason: said.reason,
+        message: said.message.chars().take(MESSAGE_CHARS_MAX).collect(),
+        observed_generation: generation,
+        // Stored with whole seconds: a finer time would differ from what is read back.
+        last_transition_time: same
+            .map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone()),
+    }
+}
+
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+struct View<'a> {
+    outcome: &'a Outcome<'a>,
+    epoch: Option<&'a Epoch>,
+    ring: &'a RingStatus,
+    ready_nodes: i32,
+}
+
+impl View<'_> {
+    fn conditions(&self, paused: bool) -> [Said; 5] {
+        [self.ready(), self.available(), self.progressing(), self.degraded(), said_paused(paused)]
+    }
+
+    fn ready(&self) -> Said {
+        let members = self.epoch.map(member_count).unwrap_or_default();
+        if let Some((reason, message)) = self.outcome.problem() {
+            return say("Ready", "False", reason, message);
+        }
+        if self.epoch.is_some() && self.ready_nodes == members {
+            return say("Ready", "True", "AllNodesReady", format!("{members} of {members} nodes are ready"));
+        }
+        match self.outcome.first(Weight::Waiting).or(self.outcome.first(Weight::Refused)) {
+            Some(finding) if self.epoch.is_none() => {
+                say("Ready", "False", finding.reason.to_string(), finding.message.clone())
+            }
+            _ if self.epoch.is_none() => say("Ready", "False", "Creating", "the ring is being made"),
+            _ => say(
+                "Ready",
+                "False",
+                "NodesNotReady",
+                format!("{} of {members} nodes are ready", self.ready_nodes),
+            ),
+        }
+    }
+
+    /// Unknown is neither yes nor no: where no node answers the operator, clients may still reach them.
+    fn available(&self) -> Said {
+        let RingStatus { partitions, partitions_at_quorum, .. } = self.ring;
+        if self.epoch.is_none() {
+            return say("Available", "False", "NoEpoch", "the first epoch is not committed yet");
+        }
+        if self.outcome.observed.pods.iter().all(|pod| pod.status().is_none()) {
+            return say(
+                "Available",
+                "Unknown",
+                Reason::MembersSilent.to_string(),
+                "no node answers the operator",
+            );
+        }
+        if partitions_at_quorum == partitions {
+            return say(
+                "Available",
+                "True",
+                "QuorumEverywhere",
+                format!("all {partitions} partitions are at quorum"),
+            );
+        }
+        let message = format!("{partitions_at_quorum} of {partitions} partitions are at quorum");
+        say("Available", "False", "QuorumLost", message)
+    }
+
+    fn progressing(&self) -> Said {
+        if let Some(finding) = self.outcome.first(Weight::Refused) {
+            return say(
+                "Progressing",
+                "False",
+                finding.reason.to_string(),
+                self.outcome.all(Weight::Refused),
+            );
+        }
+        if let Some(finding) = self.outcome.first(Weight::Waiting) {
+            return say("Progressing", "True", finding.reason.to_string(), self.outcome.all(Weight::Waiting));
+        }
+        if self.outcome.actions > 0 {
+            return say("Progressing", "True", "Applying", "objects are being brought to what the spec says");
+        }
+        say("Progressing", "False", "Converged", "everything is as the spec says")
+    }
+
+    fn degraded(&self) -> Said {
+        match self.outcome.problem() {
+            Some((reason, message)) => say("Degraded", "True", reason, message),
+            None => say("Degraded", "False", "AsExpected", "nothing is wrong"),
+        }
+    }
+
+    /// The worst that holds.
+    fn phase(&self, paused: bool) -> Phase {
+        let refused = self.outcome.first(Weight::Refused).is_some();
+        let problem = self.outcome.problem().is_some();
+        let available = self.available().status != "False";
+        match self.epoch {
+            _ if paused => Phase::Paused,
+            None if refused => Phase::Refused,
+            None if problem => Phase::Degraded,
+            None => Phase::Creating,
+            Some(_) if !available => Phase::Unavailable,
+            Some(_) if problem => Phase::Degraded,
+            Some(_) if refused => Phase::Refused,
+            Some(_) if self.ready().status == "True" && self.progressing().status == "False" => Phase::Ready,
+            Some(_) => Phase::Progressing,
+        }
+    }
+}
+
+fn said_paused(paused: bool) -> Said {
+    if paused {
+        say(
+            "Paused",
+            "True",
+            "PausedBySpec",
+            "spec.paused is true: nothing is changed, and this status is kept up to date",
+        )
+    } else {
+        say("Paused", "False", "NotPaused", "changes are carried out")
+    }
+}
+
+fn member_count(epoch: &Epoch) -> i32 {
+    count(epoch.members().iter().filter(|member| member.state != MemberState::Removed))
+}
+
+fn count(items: impl Iterator) -> i32 {
+    i32::try_from(items.count()).unwrap_or(i32::MAX)
+}
+
+fn ring(epoch: Option<&Epoch>, cluster: &KVCluster, observed: &Observed) -> RingStatus {
+    let cluster_id = match &observed.ring {
+        RingState::Present(ring) => Some(ring.cluster_id),
+        RingState::Absent | RingState::Malformed(_) => observed.recorded_cluster_id,
+    };
+    let cluster_id = cluster_id.map(|id| id.to_string());
+    let Some(epoch) = epoch else {
+        return RingStatus { cluster_id, partitions: cluster.spec.ring.partitions, ..RingStatus::default() };
+    };
+    let owners_up = |p| {
+        let up = |id| status_of(observed, id).is_some_and(|(_, status)| takes_part(epoch, status));
+        epoch.owners(p).filter(|member| up(member.id)).count()
+    };
+    let up: Vec<usize> = epoch.partitions().iter().map(owners_up).collect();
+    let replication = epoch.replication();
+    let quorum = usize::from(replication.read_quorum.max(replication.write_quorum));
+    RingStatus {
+        cluster_id,
+        epoch: i64::try_from(epoch.number()).ok(),
+        partitions: i32::try_from(epoch.partitions().get()).unwrap_or(i32::MAX),
+        partitions_at_quorum: count(up.iter().filter(|up| **up >= quorum)),
+        partitions_in_full: count(up.iter().filter(|up| **up >= usize::from(replication.factor))),
+        transition: None,
+    }
+}
+
+/// Whether a replica counts for quorums.
+fn takes_part(epoch: &Epoch, status: &NodeStatus) -> bool {
+    status.epoch == Some(epoch.mark()) && status.health.storage != StorageState::Failed
+}
+
+fn status_of(observed: &Observed, id: NodeId) -> Option<(&PodState, &NodeStatus)> {
+    let answered = observed.pods.iter().filter_map(|pod| Some((pod, pod.status()?)));
+    answered.into_iter().find(|(_, status)| status.identity.node_id == id)
+}
+
+/// Members first, then the pods whose disk the ring does not name.
+fn members(epoch: Option<&Epoch>, observed: &Observed) -> Vec<MemberStatus> {
+    let of_ring = epoch.map(|epoch| ring_members(epoch, observed)).unwrap_or_default();
+    let is_listed = |pod: &PodState| match (epoch, pod.status()) {
+        (Some(epoch), Some(status)) => is_member(epoch, status.identity.node_id),
+        (Some(epoch), None) => epoch.members().iter().any(|member| member.name == pod.name),
+        (None, _) => false,
+    };
+    let others = observed.pods.iter().filter(|pod| !is_listed(pod)).map(|pod| outsider(epoch, pod));
+    of_ring.into_iter().chain(others).collect()
+}
+
+fn ring_members(epoch: &Epoch, observed: &Observed) -> Vec<MemberStatus> {
+    let mut owned: BTreeMap<NodeId, i32> = BTreeMap::new();
+    for owner in epoch.partitions().iter().flat_map(|p| epoch.owners(p)) {
+        *owned.entry(owner.id).or_default() += 1;
+    }
+    let members = epoch.members().iter().filter(|member| member.state != MemberState::Removed);
+    let described = members.map(|member| {
+        let answer = status_of(observed, member.id);
+        let pod = observed.pods.iter().find(|pod| pod.name == member.name);
+        let state = match (answer, pod) {
+            (Some((pod, status)), _) if pod.ready && status.health.ready && takes_part(epoch, status) => {
+                NodeState::Serving
+            }
+            (Some(_), _) => NodeState::NotReady,
+            (None, Some(pod)) if pod.status().is_none() && pod.running => NodeState::Unreachable,
+            (None, _) => NodeState::Missing,
+        };
+        MemberStatus {
+            name: member.name.clone(),
+            node_id: Some(member.id.to_string()),
+            zone: member.zone.clone(),
+            state: Some(state),
+            weight: Some(i64::from(member.weight)),
+            ownership: Some(owned.get(&member.id).copied().unwrap_or_default()),
+            data_bytes: answer.map(|(_, status)| coarse_bytes(status.health.data_bytes)),
+            version: answer.map(|(_, status)| status.identity.version.clone()),
+            ..MemberStatus::default()
+        }
+    });
+    described.collect()
+}
+
+fn outsider(epoch: Option<&Epoch>, pod: &PodState) -> MemberStatus {
+    let status = pod.status();
+    let state = match status {
+        Some(_) if epoch.is_some() => NodeState::UnknownDisk,
+        Some(_) => NodeState::Waiting,
+        None if pod.running => NodeState::Unreachable,
+        None => NodeState::Missing,
+    };
+    MemberStatus {
+        name: pod.name.clone(),
+        node_id: status.map(|status| status.identity.node_id.to_string()),
+        zone: pod.zone.clone(),
+        state: Some(state),
+        version: status.map(|status| status.identity.version.clone()),
+        ..MemberStatus::default()
+    }
+}
+
+/// At most one part in eight too much; a steady load does not change it from one look to the next.
+fn coarse_bytes(bytes: u64) -> i64 {
+    let step = (bytes.checked_ilog2().map_or(0, |log| 1_u64 << log) / 8).max(DATA_BYTES_STEP_MIN);
+    i64::try_from(bytes.div_ceil(step).saturating_mul(step)).unwrap_or(i64::MAX)
+}

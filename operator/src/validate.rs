@@ -1,0 +1,219 @@
+//! From what was asked to what can be done: [`ValidatedCluster`] is the only input of the builders.
+//!
+//! The API server has refused malformed objects already; what is refused here is well-formed and not available in this
+//! version. Nothing is changed for a cluster that is refused: half of a wish is worse than none.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use quorate_core::ring::Replication;
+
+use crate::crd::{
+    Conflicts, Durability, ImageSpec, KVCluster, Mode, PodSpec, PullPolicy, Quorum, ResourcesSpec,
+    StorageSpec, ZonesSpec,
+};
+
+/// What the operator itself was configured with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The image of nodes whose KVCluster names none.
+    pub node_image: String,
+    /// Where the operator runs; its namespace may reach the admin API. None outside Kubernetes.
+    pub operator_namespace: Option<String>,
+}
+
+/// A KVCluster that can be built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedCluster {
+    /// Its name, a DNS label of at most 40 characters.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Owns every object that is made for it.
+    pub owner: OwnerReference,
+    /// Storage nodes.
+    pub nodes: u16,
+    /// What they run.
+    pub image: Image,
+    /// Q.
+    pub partitions: u32,
+    /// N, R and W.
+    pub replication: Replication,
+    /// What becomes of concurrent writes.
+    pub conflicts: Conflicts,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// The volumes.
+    pub storage: StorageSpec,
+    /// Failure domains.
+    pub zones: ZonesSpec,
+    /// After what silence a node is called down.
+    pub detect_after: String,
+    /// The HTTP port of clients.
+    pub http_port: u16,
+    /// CPU and memory.
+    pub resources: ResourcesSpec,
+    /// Passed through.
+    pub pod: PodSpec,
+    /// Change nothing.
+    pub paused: bool,
+    /// Whose namespace may reach the admin API.
+    pub operator_namespace: Option<String>,
+}
+
+/// A container image, resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// As a container's `image`.
+    pub reference: String,
+    /// When the kubelet pulls.
+    pub pull_policy: PullPolicy,
+    /// Names of Secrets.
+    pub pull_secrets: Vec<String>,
+}
+
+/// Why a KVCluster is not built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Well-formed, but not in this version.
+    #[error("{field} is not available in this version of the operator: write {instead}")]
+    NotSupportedYet {
+        /// What asks for it.
+        field: &'static str,
+        /// What to write.
+        instead: &'static str,
+    },
+    /// The API server should have refused it: the definition in the cluster is older than the operator.
+    #[error(
+        "{field} is out of range; install the CustomResourceDefinition of this version, which says what to write"
+    )]
+    OutOfRange {
+        /// What is out of range.
+        field: &'static str,
+    },
+}
+
+/// Makes the builders' input.
+pub fn validate(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, Vec<Refusal>> {
+    let refusals = not_supported_yet(cluster);
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    build(cluster, settings).map_err(|refusal| vec![refusal])
+}
+
+fn not_supported_yet(cluster: &KVCluster) -> Vec<Refusal> {
+    let spec = &cluster.spec;
+    let wishes = [
+        (spec.replication.mode == Mode::Primary, "replication.mode: Primary", "mode: Leaderless"),
+        (spec.replication.quorum == Quorum::Sloppy, "replication.quorum: Sloppy", "quorum: Strict"),
+        (spec.protocols.resp.enabled, "protocols.resp", "enabled: false, and use HTTP"),
+        (spec.protocols.udp.enabled, "protocols.udp", "enabled: false, and use HTTP"),
+        (spec.failure.auto_replace, "failure.autoReplace", "autoReplace: false"),
+    ];
+    let asked = wishes.into_iter().filter(|(asked, ..)| *asked);
+    asked.map(|(_, field, instead)| Refusal::NotSupportedYet { field, instead }).collect()
+}
+
+fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, Refusal> {
+    let out_of_range = |field| Refusal::OutOfRange { field };
+    let spec = &cluster.spec;
+    let replication = Replication {
+        factor: spec.replication.factor.try_into().map_err(|_| out_of_range("replication.factor"))?,
+        read_quorum: spec
+            .replication
+            .read_quorum
+            .try_into()
+            .map_err(|_| out_of_range("replication.readQuorum"))?,
+        write_quorum: spec
+            .replication
+            .write_quorum
+            .try_into()
+            .map_err(|_| out_of_range("replication.writeQuorum"))?,
+    };
+    Ok(ValidatedCluster {
+        name: cluster.name_any(),
+        namespace: cluster.namespace().ok_or(out_of_range("metadata.namespace"))?,
+        owner: cluster.controller_owner_ref(&()).ok_or(out_of_range("metadata.uid"))?,
+        nodes: spec.nodes.try_into().map_err(|_| out_of_range("nodes"))?,
+        image: image(spec.image.as_ref(), settings),
+        partitions: spec.ring.partitions.try_into().map_err(|_| out_of_range("ring.partitions"))?,
+        replication,
+        conflicts: spec.replication.conflicts,
+        durability: spec.durability,
+        storage: spec.storage.clone(),
+        zones: spec.zones.clone(),
+        detect_after: spec.failure.detect_after.clone(),
+        http_port: spec.protocols.http.port.try_into().map_err(|_| out_of_range("protocols.http.port"))?,
+        resources: spec.resources.clone(),
+        pod: spec.pod.clone(),
+        paused: spec.paused,
+        operator_namespace: settings.operator_namespace.clone(),
+    })
+}
+
+fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
+    let Some(spec) = spec else {
+        return Image {
+            reference: settings.node_image.clone(),
+            pull_policy: PullPolicy::default(),
+            pull_secrets: Vec::new(),
+        };
+    };
+    let tag = spec.tag.iter().map(|tag| format!(":{tag}"));
+    let digest = spec.digest.iter().map(|digest| format!("@{digest}"));
+    Image {
+        reference: std::iter::once(spec.repository.clone()).chain(tag).chain(digest).collect(),
+        pull_policy: spec.pull_policy,
+        pull_secrets: spec.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{cluster, settings};
+
+    #[test]
+    fn the_defaults_can_be_built() {
+        let validated = validate(&cluster("demo", |_| {}), &settings()).unwrap();
+        assert_eq!(validated.nodes, 3);
+        assert_eq!(validated.replication, Replication { factor: 3, read_quorum: 2, write_quorum: 2 });
+        assert_eq!(validated.image.reference, "quorate/node:test");
+    }
+
+    #[test]
+    fn what_is_not_available_yet_is_refused_all_at_once_with_what_to_write_instead() {
+        let wishful = cluster("demo", |spec| {
+            spec.replication.mode = Mode::Primary;
+            spec.replication.quorum = Quorum::Sloppy;
+            spec.protocols.resp.enabled = true;
+            spec.protocols.udp.enabled = true;
+            spec.failure.auto_replace = true;
+        });
+        let refusals = validate(&wishful, &settings()).unwrap_err();
+        assert_eq!(refusals.len(), 5);
+        assert!(refusals[0].to_string().ends_with("write mode: Leaderless"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_digest_stands_behind_the_tag() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let pinned = cluster("demo", |spec| {
+            spec.image = Some(ImageSpec {
+                repository: "registry.example.com/quorate/node".to_owned(),
+                tag: Some("1.2.3".to_owned()),
+                digest: Some(digest.clone()),
+                pull_policy: PullPolicy::Always,
+                pull_secrets: Vec::new(),
+            });
+        });
+        let validated = validate(&pinned, &settings()).unwrap();
+        assert_eq!(validated.image.reference, format!("registry.example.com/quorate/node:1.2.3@{digest}"));
+    }
+
+    #[test]
+    fn numbers_that_the_definition_would_refuse_are_refused_here_too() {
+        let wrong = cluster("demo", |spec| spec.nodes = -1);
+        assert_eq!(validate(&wrong, &settings()).unwrap_err(), [Refusal::OutOfRange { field: "nodes" }]);
+    }
+}
