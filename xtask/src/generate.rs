@@ -72,13 +72,10 @@ fn help_page(workspace: &Workspace, page: &HelpPage) -> Result<String> {
     Ok(text)
 }
 
-/// What a program prints; without the variables that its help would show as its defaults' values.
+/// What a program prints, in an empty environment: help shows the value of each variable that is set.
 fn print(workspace: &Workspace, program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = workspace.command(workspace.binary(program));
-    let variables = std::env::vars_os().map(|(name, _)| name);
-    for name in variables.filter(|name| name.to_string_lossy().starts_with("QUORATE_")) {
-        command.env_remove(name);
-    }
+    command.env_clear();
     let output = command.args(arguments).output().with_context(|| format!("cannot start {program}"))?;
     let words = arguments.join(" ");
     anyhow::ensure!(output.status.success(), "{program} {words} ended with {}", output.status);
