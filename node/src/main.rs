@@ -19,6 +19,7 @@ mod ring;
 mod run;
 mod units;
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -110,7 +111,9 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
 /// Logs go to standard error, so that `dev` can talk to a person on standard output.
 fn start_logging(format: LogFormat) {
     let filter = EnvFilter::try_from_env("QUORATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),

@@ -1,7 +1,5 @@
 //! Errors as clients see them: a status, a stable code and a sentence that says what to do.
 
-use std::error::Error as _;
-
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -43,12 +41,6 @@ fn sentence(refusal: &Refusal) -> String {
 }
 
 impl HttpError {
-    /// A body that could not be read.
-    pub(crate) fn body(error: axum::Error) -> Self {
-        let limited = error.source().is_some_and(|source| source.to_string().contains("length limit"));
-        if limited { Self::ValueTooLong } else { Self::BrokenBody(error.to_string()) }
-    }
-
     /// Stable, for programs and metrics.
     pub(crate) fn code(&self) -> &'static str {
         match self {

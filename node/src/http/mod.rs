@@ -13,23 +13,24 @@ mod error;
 mod siblings;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::BytesMut;
+use futures::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use quorate_core::causality::{Context, Policy, VersionSet};
 use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use quorate_wire::context;
 use quorate_wire::peer::{ClientWrite, Refusal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::node::Node;
@@ -47,6 +48,8 @@ const PREFIX: &str = "/v1/kv/";
 const REQUESTS_MAX: usize = 1024;
 /// KiB of request bodies that may be in memory; more are told to come back.
 const BODIES_KIB_MAX: usize = 256 * 1024;
+/// Bytes of a refused body that are still read, so that the client gets to see the answer.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
 
 /// What the handlers share.
 struct Api {
@@ -99,38 +102,55 @@ fn success(status: StatusCode) -> &'static str {
 
 impl Api {
     async fn answer(&self, operation: &str, request: Request) -> Result<Response, HttpError> {
-        if self.node.stopping.load(Ordering::Relaxed) && self.node.ring.current().is_none() {
-            return Err(Refusal::Stopping.into());
-        }
-        let key = key_of(request.uri().path())?;
+        let (head, body) = request.into_parts();
+        let key = key_of(head.uri.path());
         match operation {
-            "put" => self.put(key, request).await,
-            "delete" => self.delete(key, request.headers()).await,
-            _ => self.get(key, request.headers()).await,
+            "put" => self.put(key, &head.headers, body).await,
+            "delete" => self.delete(key?, &head.headers).await,
+            _ => self.get(key?, &head.headers).await,
         }
     }
 
-    async fn put(&self, key: Bytes, request: Request) -> Result<Response, HttpError> {
-        let context = self.context_of(&key, request.headers())?;
+    async fn put(
+        &self,
+        key: Result<Bytes, HttpError>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, HttpError> {
+        let mut body = body.into_data_stream();
+        let taken = async {
+            let key = key?;
+            let context = self.context_of(&key, headers)?.unwrap_or_default();
+            let (value, _room) = self.value(headers, &mut body).await?;
+            Ok((key, context, value, _room))
+        };
+        match taken.await {
+            Ok((key, context, value, _room)) => self.write(key, context, Some(value)).await,
+            Err(error) => {
+                // A client that is still sending would see a broken connection instead of the answer.
+                let _ = timeout(self.node.request_timeout, discard(&mut body)).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The body, and the room that it takes in memory while it is held.
+    async fn value(
+        &self,
+        headers: &HeaderMap,
+        body: &mut BodyDataStream,
+    ) -> Result<(Bytes, SemaphorePermit<'_>), HttpError> {
         let announced =
-            request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let bytes: usize = announced.unwrap_or(VALUE_BYTES_MAX);
         if bytes > VALUE_BYTES_MAX {
             return Err(HttpError::ValueTooLong);
         }
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let _room = self.bodies.try_acquire_many(kib).map_err(|_| Refusal::Busy)?;
-        let value = self.body(request.into_body()).await?;
-        self.write(key, context.unwrap_or_default(), Some(value)).await
-    }
-
-    async fn body(&self, body: Body) -> Result<Bytes, HttpError> {
-        let read = axum::body::to_bytes(body, VALUE_BYTES_MAX);
-        match timeout(self.node.request_timeout, read).await {
-            Ok(Ok(bytes)) => Ok(bytes),
-            Ok(Err(error)) => Err(HttpError::body(error)),
-            Err(_) => Err(HttpError::SlowBody),
-        }
+        let kib = bytes.div_ceil(1024) as u32; // At most VALUE_BYTES_MAX.
+        let room = self.bodies.try_acquire_many(kib).map_err(|_| Refusal::Busy)?;
+        let value =
+            timeout(self.node.request_timeout, read(body)).await.map_err(|_| HttpError::SlowBody)??;
+        Ok((value, room))
     }
 
     /// A delete without a context deletes what a read finds now: a person with curl means just that.
@@ -179,6 +199,30 @@ impl Api {
         let Some(token) = headers.get(CONTEXT) else { return Ok(None) };
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| context::TokenError::Damaged)?;
         Ok(Some(context::open(&self.node.secret, key, &bytes)?))
+    }
+}
+
+/// Reads a value, up to the longest that is taken.
+async fn read(body: &mut BodyDataStream) -> Result<Bytes, HttpError> {
+    let mut value = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| HttpError::BrokenBody(error.to_string()))?;
+        if value.len() + chunk.len() > VALUE_BYTES_MAX {
+            return Err(HttpError::ValueTooLong);
+        }
+        value.extend_from_slice(&chunk);
+    }
+    Ok(value.freeze())
+}
+
+/// Reads what is left of a body into nowhere, as far as politeness goes.
+async fn discard(body: &mut BodyDataStream) {
+    let mut left = DISCARD_BYTES_MAX;
+    while let Some(Ok(chunk)) = body.next().await {
+        match left.checked_sub(chunk.len()) {
+            Some(rest) => left = rest,
+            None => return,
+        }
     }
 }
 

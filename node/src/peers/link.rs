@@ -124,13 +124,19 @@ struct Driver {
     address: String,
     queued: mpsc::Receiver<Outgoing>,
     reset: Arc<Notify>,
-    failed: Option<Instant>,
+    failed: Option<Failed>,
+}
+
+/// The last attempt to connect, when it failed.
+struct Failed {
+    at: Instant,
+    error: String,
 }
 
 impl Driver {
     async fn run(mut self) {
         while let Ok(Some(first)) = timeout(IDLE_MAX, self.queued.recv()).await {
-            if self.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER) {
+            if self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() < RETRY_AFTER) {
                 not_sent(first);
                 continue;
             }
@@ -162,8 +168,11 @@ impl Driver {
     }
 
     fn give_up(&mut self, first: Outgoing, error: &HandshakeError) {
-        if self.failed.replace(Instant::now()).is_none() {
-            tracing::info!(peer = self.address, %error, "cannot reach a peer; trying on");
+        // One line a cause, however often it is tried.
+        let error = error.to_string();
+        let known = self.failed.replace(Failed { at: Instant::now(), error: error.clone() });
+        if known.is_none_or(|known| known.error != error) {
+            tracing::info!(peer = self.address, error, "cannot reach a peer; trying on");
         }
         not_sent(first);
         while let Ok(item) = self.queued.try_recv() {
