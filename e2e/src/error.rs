@@ -51,6 +51,12 @@ pub enum Error {
     /// The Kubernetes API refused or did not answer.
     #[error("the Kubernetes API: {0}")]
     Kubernetes(#[from] Box<kube::Error>),
+    /// The store did not answer over HTTP.
+    #[error("HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+    /// What a test expects is not so.
+    #[error("{0}")]
+    Unexpected(String),
     /// A document could not be read or written as JSON.
     #[error("{doing}: {source}")]
     Json {
@@ -83,4 +89,9 @@ impl<T> Doing<T> for serde_json::Result<T> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T, Error> {
         self.map_err(|source| Error::Json { doing: what(), source })
     }
+}
+
+/// Fails a test with a sentence when something is not as it must be.
+pub(crate) fn ensure(holds: bool, sentence: impl FnOnce() -> String) -> Result<(), Error> {
+    if holds { Ok(()) } else { Err(Error::Unexpected(sentence())) }
 }

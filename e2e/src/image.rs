@@ -31,6 +31,8 @@ pub struct Image<'a> {
     pub links: &'a [&'a str],
     /// What runs when a pod names no command.
     pub entrypoint: &'a [&'a str],
+    /// Its arguments when a pod names none.
+    pub arguments: &'a [&'a str],
 }
 
 impl Image<'_> {
@@ -80,6 +82,7 @@ impl Image<'_> {
             "config": {
                 "User": USER,
                 "Entrypoint": self.entrypoint,
+                "Cmd": self.arguments,
                 "Env": ["PATH=/bin:/usr/bin:/usr/local/bin"],
                 "WorkingDir": "/",
             },
@@ -185,6 +188,7 @@ mod tests {
             path: "/bin/p",
             links: &["/bin/q"],
             entrypoint: &["/bin/p"],
+            arguments: &[],
         };
         let (parts, file) = (folder.join(format!("parts{number}")), folder.join(format!("{number}.tar")));
         image.write(&parts, &file).unwrap();

@@ -10,10 +10,15 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::config::KubeConfigOptions;
 use quorate_e2e::apiserver::ApiServer;
-use quorate_e2e::cluster::{self, Cluster};
+use quorate_e2e::cluster::Cluster;
 use quorate_e2e::process::Lifetime;
+use quorate_e2e::product;
 use quorate_e2e::progress::Progress;
+use quorate_e2e::target::Target;
+use quorate_e2e::tests::{self, Score, World};
+use quorate_e2e::up::{how_to_go_on, install_and_show};
 use quorate_e2e::volumes;
+use tokio::runtime::Runtime;
 
 /// How long the reclaimer rests after an error.
 const RECLAIM_PAUSE: Duration = Duration::from_secs(2);
@@ -30,10 +35,23 @@ struct Arguments {
 enum Command {
     /// Start the cluster, install Quorate on it and show that it works; leave it running.
     Up {
+        /// Use the cluster of this kubeconfig context instead of the built-in one.
+        #[arg(long, value_name = "NAME")]
+        context: Option<String>,
         /// Start Kubernetes alone, without Quorate.
         #[arg(long)]
         bare: bool,
     },
+    /// Run end-to-end tests by name, or all, on the cluster that is up, or on one that is brought up for them.
+    Test {
+        /// Use the cluster of this kubeconfig context.
+        #[arg(long, value_name = "NAME")]
+        context: Option<String>,
+        /// Names of tests.
+        names: Vec<String>,
+    },
+    /// Build the images and say where their archives are.
+    Images,
     /// Remove the cluster and everything that was made for it.
     Down,
     /// Kill a node of the cluster, or start it again.
@@ -79,12 +97,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     let progress = Progress::start();
     match command {
-        Command::Up { bare: _ } => {
-            let cluster = Cluster::up(&std::env::current_exe()?, &progress)?;
-            println!("export KUBECONFIG={}", cluster.layout().kubeconfig().display());
-            Ok(())
-        }
-        Command::Down => Ok(cluster::down(&progress)?),
+        Command::Up { context, bare } => up(context.as_deref(), bare, &progress),
+        Command::Test { context, names } => test(context, &names, progress),
+        Command::Images => images(&progress),
+        Command::Down => Ok(Target::down(&progress)?),
         Command::Node { what, name } => node(what, &name),
         Command::Reclaim { kubeconfig } => reclaim(&kubeconfig),
         Command::Apiserver { dir } => apiserver(&dir),
@@ -96,6 +112,47 @@ fn apiserver(folder: &std::path::Path) -> anyhow::Result<()> {
     let server = ApiServer::start_for(folder, Lifetime::WithParent)?;
     println!("{}", server.kubeconfig().display());
     io::stdin().read_to_end(&mut Vec::new()).context("waiting for standard input to close")?;
+    Ok(())
+}
+
+fn up(context: Option<&str>, bare: bool, progress: &Progress) -> anyhow::Result<()> {
+    let target = Target::up(context, &std::env::current_exe()?, progress)?;
+    if bare {
+        println!("Kubernetes is up. How to go on:\n\n{}", how_to_go_on(&target, None));
+    } else {
+        let text = install_and_show(&target, &Runtime::new()?, progress)?;
+        println!("Quorate is up. How to go on:\n\n{text}");
+    }
+    Ok(())
+}
+
+/// A cluster that was brought up for the tests goes with them, also when they panic.
+fn test(context: Option<String>, names: &[String], progress: Progress) -> anyhow::Result<()> {
+    tests::check_names(names)?;
+    let was_up = Target::running(context.as_deref())?.is_some();
+    let result = std::panic::catch_unwind(|| run_tests(context.as_deref(), names, progress));
+    if !was_up {
+        Target::down(&Progress::start())?;
+    }
+    match result {
+        Ok(Ok(score)) => anyhow::ensure!(score.failed == 0 && score.passed > 0, "end-to-end tests failed"),
+        Ok(Err(error)) => return Err(error),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+    Ok(())
+}
+
+fn run_tests(context: Option<&str>, names: &[String], progress: Progress) -> anyhow::Result<Score> {
+    let target = Target::up(context, &std::env::current_exe()?, &progress)?;
+    product::install(&target, &progress)?;
+    let world = World { target, runtime: Runtime::new()?, progress };
+    Ok(tests::run(&world, names))
+}
+
+fn images(progress: &Progress) -> anyhow::Result<()> {
+    for image in product::images(progress)? {
+        println!("{} {}", image.name, image.archive.display());
+    }
     Ok(())
 }
 

@@ -87,8 +87,14 @@ fn make_pause(folder: &Path) -> Result<(), Error> {
         "target-feature=+crt-static",
     ]);
     run(command.arg("-o").arg(&program).arg(&source))?;
-    let image =
-        Image { name: PAUSE_IMAGE, program: &program, path: "/pause", links: &[], entrypoint: &["/pause"] };
+    let image = Image {
+        name: PAUSE_IMAGE,
+        program: &program,
+        path: "/pause",
+        links: &[],
+        entrypoint: &["/pause"],
+        arguments: &[],
+    };
     image.write(&folder.join("parts"), &folder.join("image.tar"))
 }
 
@@ -101,6 +107,7 @@ fn make_toolbox(debian: &Path, folder: &Path) -> Result<(), Error> {
         path: "/bin/busybox",
         links: TOOLBOX_LINKS,
         entrypoint: &["/bin/sh"],
+        arguments: &[],
     };
     image.write(&folder.join("parts"), &folder.join("image.tar"))
 }

@@ -69,13 +69,15 @@ fn is_released(volume: &PersistentVolume) -> bool {
     phase == Some("Released") && class == Some(CLASS)
 }
 
-async fn offer_again(volumes: &Api<PersistentVolume>, volume: &PersistentVolume) -> Result<(), Error> {
+async fn offer_again(volumes: &Api<PersistentVolume>, seen: &PersistentVolume) -> Result<(), Error> {
+    // An event tells of the past: what is wiped must be free now.
+    let Some(volume) = volumes.get_opt(&seen.name_any()).await?.filter(is_released) else { return Ok(()) };
     let local = volume.spec.as_ref().and_then(|spec| spec.local.as_ref());
     if let Some(local) = local {
         wipe(Path::new(&local.path))?;
         println!("wiped {}", volume.name_any());
     }
-    // The version guards against an object that changed since: then its next event decides.
+    // When it changed since, its next event decides.
     let patch =
         json!({"metadata": {"resourceVersion": volume.resource_version()}, "spec": {"claimRef": null}});
     match volumes.patch(&volume.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {

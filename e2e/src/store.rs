@@ -1,0 +1,86 @@
+//! A client of Quorate over HTTP, as small as a person's curl.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use serde_json::Value;
+
+use crate::error::{Error, ensure};
+
+/// How long one request may take: longer than the store itself waits for a quorum.
+const REQUEST_SECONDS_MAX: Duration = Duration::from_secs(15);
+
+/// How long a connection may take to open: a node that was killed does not even refuse.
+const CONNECT_SECONDS_MAX: Duration = Duration::from_secs(2);
+
+/// One way into a cluster: its Service, or one of its nodes.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: reqwest::Client,
+    url: String,
+}
+
+impl Store {
+    /// A client for `http://address:port`.
+    ///
+    /// # Errors
+    /// When the machine gives no client.
+    pub fn new(url: &str) -> Result<Self, Error> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(REQUEST_SECONDS_MAX)
+            .connect_timeout(CONNECT_SECONDS_MAX)
+            .build()?;
+        Ok(Self { client, url: format!("{url}/v1/kv") })
+    }
+
+    /// Writes; returns when the write is acknowledged.
+    ///
+    /// # Errors
+    /// When it is refused, or nobody knows.
+    pub async fn put(&self, key: &str, value: &str) -> Result<(), Error> {
+        let answer = self.client.put(format!("{}/{key}", self.url)).body(value.to_owned()).send().await?;
+        let status = answer.status();
+        let body = answer.text().await?;
+        ensure(status.is_success(), || format!("PUT {key}: {status}: {body}"))
+    }
+
+    /// Reads all values of a key; none when there is none.
+    ///
+    /// # Errors
+    /// When the read is refused or cannot be understood.
+    pub async fn get(&self, key: &str) -> Result<Vec<String>, Error> {
+        let request = self.client.get(format!("{}/{key}", self.url)).header("accept", "application/json");
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        let body = answer.text().await?;
+        let code = serde_json::from_str::<Value>(&body).unwrap_or_default()["error"]["code"].clone();
+        if status == 404 && code == "not_found" {
+            return Ok(Vec::new());
+        }
+        ensure(matches!(status, 200 | 300), || format!("GET {key}: {status}: {body}"))?;
+        values(&body).ok_or_else(|| Error::Unexpected(format!("GET {key}: cannot understand {body}")))
+    }
+}
+
+/// The values of a JSON answer.
+fn values(body: &str) -> Option<Vec<String>> {
+    let document: Value = serde_json::from_str(body).ok()?;
+    let decode = |value: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(value["value"].as_str()?).ok()?;
+        String::from_utf8(bytes).ok()
+    };
+    document["values"].as_array()?.iter().map(decode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sibling_is_read() {
+        let body = r#"{"context": "x", "values": [{"value": "b25l"}, {"value": "dHdv"}]}"#;
+        assert_eq!(values(body), Some(vec!["one".to_owned(), "two".to_owned()]));
+        assert_eq!(values(r#"{"values": [{"value": 7}]}"#), None);
+    }
+}

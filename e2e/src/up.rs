@@ -1,0 +1,88 @@
+//! From a bare machine to a KVCluster that serves: what `up` does, and what it tells afterwards.
+
+use std::fs;
+
+use tokio::runtime::Runtime;
+
+use crate::debian::is_on_path;
+use crate::error::{Doing, Error, ensure};
+use crate::product;
+use crate::progress::Progress;
+use crate::store::Store;
+use crate::target::Target;
+
+/// The quickstart's KVCluster.
+const DEMO: (&str, &str) = ("default", "demo");
+
+/// The port at which it serves clients.
+pub const HTTP_PORT: u16 = 7001;
+
+/// The key that shows that it works.
+const KEY: &str = "hello";
+
+/// Installs Quorate on a cluster, applies the quickstart and shows that it serves.
+///
+/// # Errors
+/// When a step fails.
+pub fn install_and_show(target: &Target, runtime: &Runtime, progress: &Progress) -> Result<String, Error> {
+    product::install(target, progress)?;
+    let kubectl = target.kubectl();
+    let quickstart = product::checkout().join("examples/quickstart.yaml");
+    let text = fs::read_to_string(&quickstart).doing(|| format!("reading {}", quickstart.display()))?;
+    kubectl.apply(&text)?;
+    let (namespace, name) = DEMO;
+    product::wait_ready(&kubectl, namespace, name, progress)?;
+    let door = target.door(namespace, &format!("service/{name}"), HTTP_PORT)?;
+    runtime.block_on(write_and_read(&Store::new(door.url())?))?;
+    progress.step(&format!("wrote a key through the Service and read it back: {}/v1/kv/{KEY}", door.url()));
+    Ok(how_to_go_on(target, Some(door.url())))
+}
+
+/// How a person goes on from here; `url` is where the quickstart serves, if it does.
+pub fn how_to_go_on(target: &Target, url: Option<&str>) -> String {
+    let mut text = String::new();
+    let mut say = |line: &str| {
+        text.push_str(line);
+        text.push('
+');
+    };
+    let mut kubectl = "kubectl".to_owned();
+    match target {
+        Target::BuiltIn(cluster) => {
+            say(&format!("  export KUBECONFIG={}", cluster.layout().kubeconfig().display()));
+            if !is_on_path("kubectl") {
+                say(&format!("  export PATH=$PATH:{}", cluster.tools().kubernetes.display()));
+            }
+        }
+        Target::Context(name) => kubectl = format!("kubectl --context {name}"),
+    }
+    let Some(url) = url else {
+        say(&format!("  {kubectl} get nodes"));
+        return text;
+    };
+    say(&format!("  {kubectl} get kvclusters"));
+    say(&format!("  {kubectl} get pods -o wide"));
+    let url = if let Target::Context(_) = target {
+        say(&format!("  {kubectl} port-forward service/{} {HTTP_PORT}:{HTTP_PORT} &", DEMO.1));
+        format!("http://localhost:{HTTP_PORT}")
+    } else {
+        url.to_owned()
+    };
+    say(&format!("  curl -X PUT --data-binary 'good morning' {url}/v1/kv/greeting"));
+    say(&format!("  curl {url}/v1/kv/greeting"));
+    say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
+    say("  cargo xtask down     # removes all of it");
+    text
+}
+
+/// The key is there already when this is not the first time; a read finds this value among its siblings all the same.
+async fn write_and_read(store: &Store) -> Result<(), Error> {
+    let value = "world";
+    if store.get(KEY).await?.is_empty() {
+        store.put(KEY, value).await?;
+    }
+    let values = store.get(KEY).await?;
+    ensure(values.iter().any(|found| found == value), || {
+        format!("wrote {value:?} to {KEY} and read {values:?}")
+    })
+}
