@@ -173,13 +173,23 @@ impl Committer {
         loop {
             match self.shared.queue.take(self.log.patience()) {
                 Taken::Writes(mut writes) => waiting.append(&mut writes),
-                Taken::Nothing => self.log.tick(),
-                Taken::Closed => return self.log.finish(),
+                Taken::Nothing => self.idle(),
+                Taken::Closed => return self.finish(),
             }
             while !waiting.is_empty() {
                 self.commit(waiting);
             }
         }
+    }
+
+    /// Nothing was written for a while.
+    pub(crate) fn idle(&mut self) {
+        self.log.tick();
+    }
+
+    /// Nothing will be written any more.
+    pub(crate) fn finish(&mut self) {
+        self.log.finish();
     }
 
     /// Stores one group of the writes that wait, or refuses some; at least one.

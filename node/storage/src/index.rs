@@ -53,20 +53,33 @@ impl Table {
     }
 }
 
-/// The index of all partitions.
+/// How many partitions share one allocation of the index.
+const PAGE_TABLES: usize = 256;
+
+type Page = Box<[OnceLock<RwLock<Table>>]>;
+
+/// The index of all partitions, of which a node owns some: their tables are made when they are needed.
 pub(crate) struct Index {
-    tables: Box<[OnceLock<Box<RwLock<Table>>>]>,
+    pages: Box<[OnceLock<Page>]>,
     keys: AtomicU64,
 }
 
 impl Index {
     pub(crate) fn new() -> Self {
-        let tables = (0..=u16::MAX).map(|_| OnceLock::new()).collect();
-        Self { tables, keys: AtomicU64::new(0) }
+        let pages = (0..=usize::from(u16::MAX) / PAGE_TABLES).map(|_| OnceLock::new()).collect();
+        Self { pages, keys: AtomicU64::new(0) }
     }
 
     fn table(&self, partition: Partition) -> &RwLock<Table> {
-        self.tables[partition.index()].get_or_init(Box::default)
+        let new_page = || (0..PAGE_TABLES).map(|_| OnceLock::new()).collect();
+        let page = self.pages[partition.index() / PAGE_TABLES].get_or_init(new_page);
+        page[partition.index() % PAGE_TABLES].get_or_init(RwLock::default)
+    }
+
+    /// The table of a partition that has keys.
+    fn existing(&self, partition: Partition) -> Option<&RwLock<Table>> {
+        let page = self.pages[partition.index() / PAGE_TABLES].get()?;
+        page[partition.index() % PAGE_TABLES].get()
     }
 
     /// How many keys there are, deleted ones included.
@@ -77,7 +90,7 @@ impl Index {
     /// The entry under a key's hash, which may be another key's: the record tells. `then` runs while the entry
     /// cannot change, so the file that it points to is in use.
     pub(crate) fn find<T>(&self, key: KeyOf<'_>, then: impl FnOnce(Entry) -> T) -> Option<T> {
-        let table = read(self.tables[key.partition.index()].get()?);
+        let table = read(self.existing(key.partition)?);
         let entry = match table.shared.get(&key.hash) {
             Some(keys) => keys.get(key.key),
             None => table.single.get(&key.hash),
@@ -87,8 +100,7 @@ impl Index {
 
     /// Whether the hash of this key is known to be another one's too.
     pub(crate) fn is_shared(&self, partition: Partition, hash: u64) -> bool {
-        let table = self.tables[partition.index()].get();
-        table.is_some_and(|table| read(table).shared.contains_key(&hash))
+        self.existing(partition).is_some_and(|table| read(table).shared.contains_key(&hash))
     }
 
     /// Takes note that a hash will have several keys. No key has it alone: see [`Index::split`].
@@ -110,7 +122,7 @@ impl Index {
 
     /// The entry of a hash that one key has alone, as far as is known.
     pub(crate) fn single(&self, partition: Partition, hash: u64) -> Option<Entry> {
-        read(self.tables[partition.index()].get()?).single.get(&hash).copied()
+        read(self.existing(partition)?).single.get(&hash).copied()
     }
 
     /// Points a key to its newest record. `moved` sees what it pointed to, while nobody else can.

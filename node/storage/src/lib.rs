@@ -28,6 +28,8 @@ mod shared;
 mod spare;
 mod store;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use disk::{Disk, StdDisk};

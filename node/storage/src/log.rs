@@ -81,6 +81,7 @@ impl Log {
 
     /// Begins a segment with room for a batch of this size.
     pub(crate) fn make_room(&mut self, batch_bytes: u64) -> Result<(), WriteError> {
+        self.ready()?;
         self.sync_rest()?;
         if !self.has_room(batch_bytes) {
             self.end_segment();
@@ -278,6 +279,7 @@ impl Log {
 
     /// Lets go of ended segments: a durable header says where they end, and nothing in the index points behind that.
     fn retire(&mut self) {
+        debug_assert!(self.carried.is_empty(), "what is carried may still be read where it was");
         for segment in self.ended.drain(..) {
             match segment.file.truncate(segment.end()) {
                 Ok(()) => segment.file_bytes.store(segment.end(), Ordering::Relaxed),

@@ -192,16 +192,22 @@ impl Recoverer<'_> {
         };
         let expected =
             [header.end, next.map_or(0, |next| next.previous_end)].into_iter().find(|&end| end != 0);
-        if expected.is_none() {
-            // What a killed process wrote may be readable and not yet on the disk.
-            found.file.sync().map_err(failed(format!("syncing {}", found.name)))?;
-        }
         let length = found.file.length().map_err(failed(format!("reading {}", found.name)))?;
         let bytes = read_prefix(&*found.file, length).map_err(failed(format!("reading {}", found.name)))?;
         let scan = Scan::of(&bytes, header.salt, expected);
         if scan.ending == Ending::Rotten {
             let reason = format!("what was written at byte {} was changed by the disk", scan.end);
             return self.quarantine(found, &reason).map(|()| false);
+        }
+        if expected.is_none() {
+            // What an earlier process wrote last may be readable and not on the disk: not synced yet, or its sync
+            // failed and the operating system forgot. Writing the same bytes again settles both.
+            let proven = scan.groups.iter().map(|group| group.synced_to as usize).max();
+            let unproven = proven.unwrap_or(SEGMENT_HEADER_BYTES).min(scan.end)..scan.end;
+            let written = found.file.write_at(unproven.start as u64, &bytes[unproven]);
+            written
+                .and_then(|()| found.file.sync())
+                .map_err(failed(format!("writing {} again", found.name)))?;
         }
         let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         if scan.ending == Ending::Torn {

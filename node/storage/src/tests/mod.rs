@@ -1,0 +1,206 @@
+//! The engine under test, stepped by hand on a simulated disk: no thread but the test's, so that every run of a seed
+//! is the same run.
+
+mod crashes;
+mod faults;
+mod rot;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
+use quorate_core::ring::{Partition, key_hash};
+
+use crate::disk::simulated::SimulatedDisk;
+use crate::error::{OpenError, ReadError, WriteError};
+use crate::options::Options;
+use crate::recovery::Recovery;
+use crate::store::Parts;
+use crate::sync::lock;
+use crate::write::{Change, Committed, Write};
+
+const NODE: NodeId = NodeId::from_u128(1);
+const PARTITION: Partition = Partition(3);
+
+fn small() -> Options {
+    Options { segment_bytes: 4096, free_space_reserve_bytes: 0, ..Options::default() }
+}
+
+/// Keys of one hash: xxh3 multiplies the first 8 of 32 bytes, xored with these, by the next 8.
+fn twin(number: u8) -> Bytes {
+    let mut key = vec![0xb8, 0xfe, 0x6c, 0x39, 0x23, 0xa4, 0x4b, 0xbe];
+    key.extend_from_slice(&[number; 8]);
+    key.extend_from_slice(&[7; 16]);
+    key.into()
+}
+
+/// Some keys; the last ones share their hash.
+fn key(number: usize) -> Bytes {
+    match number {
+        0..9 => Bytes::from(format!("key-{number}")),
+        _ => twin(number as u8),
+    }
+}
+
+fn event(context: Context, value: &[u8]) -> Change {
+    let value = (!value.is_empty()).then(|| Bytes::copy_from_slice(value));
+    Change::Event(Event { context, stamp: Stamp::at_ms(1), value, policy: Policy::Siblings })
+}
+
+/// What a peer could send: one version that it made.
+fn peer_set(counter: u64, value: &[u8]) -> VersionSet {
+    let Change::Event(event) = event(Context::default(), value) else { unreachable!() };
+    let mut set = VersionSet::default();
+    let actor = Actor { node: NodeId::from_u128(2), start: 1 };
+    set.write(event, Dot { actor, counter }).unwrap();
+    set
+}
+
+/// Whether a set has seen all that another has.
+fn includes(set: &VersionSet, other: &VersionSet) -> bool {
+    !set.clone().merge(other)
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+struct Outcome {
+    key: Bytes,
+    prepared: Option<VersionSet>,
+    result: Option<Result<Committed, WriteError>>,
+}
+
+/// An engine on a simulated disk, and what it promised.
+struct Engine {
+    disk: SimulatedDisk,
+    options: Options,
+    start: u64,
+    parts: Option<Parts>,
+    /// By key: what was acknowledged, joined.
+    promised: BTreeMap<Bytes, VersionSet>,
+    /// By key: all that was ever prepared or merged, joined.
+    possible: BTreeMap<Bytes, VersionSet>,
+    dots: HashSet<Dot>,
+    last_dot: Option<Dot>,
+}
+
+impl Engine {
+    fn new(disk: SimulatedDisk, options: Options) -> Self {
+        let (promised, possible) = Default::default();
+        let dots = HashSet::new();
+        let mut engine =
+            Self { disk, options, start: 0, parts: None, promised, possible, dots, last_dot: None };
+        engine.open().unwrap();
+        engine
+    }
+
+    /// The next start on the same disk.
+    fn open(&mut self) -> Result<Recovery, OpenError> {
+        self.parts = None;
+        self.start += 1;
+        let actor = Actor { node: NODE, start: self.start };
+        let (parts, report) = Parts::open(self.disk.attach(), actor, self.options.clone())?;
+        self.parts = Some(parts);
+        Ok(report)
+    }
+
+    fn parts(&mut self) -> &mut Parts {
+        self.parts.as_mut().expect("open")
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
+        self.parts.as_ref().expect("open").shared.get(PARTITION, key)
+    }
+
+    fn context(&self, key: &[u8]) -> Context {
+        self.get(key).ok().flatten().map(|set| set.context().clone()).unwrap_or_default()
+    }
+
+    /// Commits writes that wait together, and takes note of what they promised.
+    fn commit(&mut self, changes: impl IntoIterator<Item = (Bytes, Change)>) -> Vec<Outcome> {
+        let (mut waiting, mut outcomes) = (Vec::new(), Vec::new());
+        for (key, change) in changes {
+            let outcome = Arc::new(Mutex::new(Outcome { key: key.clone(), prepared: None, result: None }));
+            let (for_prepared, for_done) = (outcome.clone(), outcome.clone());
+            waiting.push(Write {
+                partition: PARTITION,
+                key,
+                change,
+                prepared: Some(Box::new(move |set| lock(&for_prepared).prepared = Some(set.clone()))),
+                done: Box::new(move |result| {
+                    assert!(lock(&for_done).result.replace(result).is_none(), "answered twice");
+                }),
+            });
+            outcomes.push(outcome);
+        }
+        let mut waiting = waiting.into();
+        while !std::collections::VecDeque::is_empty(&waiting) {
+            self.parts().committer.commit(&mut waiting);
+        }
+        let outcomes: Vec<_> = outcomes.iter().map(|outcome| lock(outcome).clone()).collect();
+        for outcome in &outcomes {
+            self.note(outcome);
+        }
+        outcomes
+    }
+
+    fn note(&mut self, outcome: &Outcome) {
+        let result = outcome.result.as_ref().expect("every write is answered");
+        let Some(set) = &outcome.prepared else {
+            assert!(
+                !matches!(result, Ok(_) | Err(WriteError::Indeterminate { .. })),
+                "{result:?} without preparing"
+            );
+            return;
+        };
+        let before = self.possible.entry(outcome.key.clone()).or_default();
+        for version in set.versions() {
+            let ours = version.dot.actor == Actor { node: NODE, start: self.start };
+            if ours && before.versions().iter().all(|v| v.dot != version.dot) && self.dots.insert(version.dot)
+            {
+                assert!(self.last_dot.is_none_or(|last| last < version.dot), "dots in order");
+                self.last_dot = Some(version.dot);
+            }
+        }
+        before.merge(set);
+        if result.is_ok() {
+            self.promised.entry(outcome.key.clone()).or_default().merge(set);
+        }
+    }
+
+    /// Every promise is kept, and nothing is there that was never written.
+    fn check(&self) {
+        for (key, promised) in &self.promised {
+            let found = self.get(key).unwrap_or_else(|error| panic!("{key:?}: {error}")).unwrap_or_default();
+            assert!(includes(&found, promised), "{key:?}: promised {promised:?}, found {found:?}");
+        }
+        self.check_possible();
+    }
+
+    /// Nothing is there that was never written. Errors are allowed.
+    fn check_possible(&self) {
+        let nothing = VersionSet::default();
+        for number in 0..12 {
+            let key = key(number);
+            if let Ok(Some(found)) = self.get(&key) {
+                let possible = self.possible.get(&key).unwrap_or(&nothing);
+                assert!(includes(possible, &found), "{key:?}: never written: {found:?}");
+            }
+        }
+    }
+
+    /// What is there now was found by a recovery, and may not go away any more.
+    fn promise_what_is_there(&mut self) {
+        for number in 0..12 {
+            if let Ok(Some(found)) = self.get(&key(number)) {
+                self.promised.insert(key(number), found);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_twins_have_one_hash() {
+    assert_eq!(key_hash(&twin(1)), key_hash(&twin(2)));
+}
