@@ -7,9 +7,9 @@ const DETECT_AFTER_RANGE: (Duration, Duration) = (Duration::from_millis(100), Du
 
 /// The pace of the protocol.
 ///
-/// A crash is noticed within `detect_after` at the 99th percentile in clusters of up to about twenty nodes:
-/// up to four probe intervals until somebody probes the dead node, one until the probe has failed, five or six
-/// of suspicion. Larger clusters take longer, with the logarithm of their size.
+/// A crash is noticed within `detect_after` at the 99th percentile in clusters of up to twenty nodes: a few probe
+/// intervals until somebody probes the dead node, one until that probe has failed, four to seven of suspicion. Larger
+/// clusters take longer, with the logarithm of their size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
     /// The longest wait between two tries to reach the seeds while no other node is known.
@@ -45,8 +45,8 @@ impl Config {
             probe_timeout: interval * 3 / 10,
             relay_timeout: interval * 4 / 10,
             gossip_interval: interval / 2,
-            suspicion_min: interval * 5 / 2,
-            suspicion_max: interval * 5,
+            suspicion_min: interval * 4,
+            suspicion_max: interval * 7,
             exchange_interval: detect_after * 3,
             revive_interval: detect_after,
             seeds_interval: detect_after * 6,

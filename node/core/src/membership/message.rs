@@ -9,7 +9,7 @@ use crate::limits::MEMBERS_MAX;
 /// Nodes known at once, this one not counted: those of the largest ring, and room for those that replace them.
 pub const KNOWN_MAX: usize = MEMBERS_MAX + 256;
 /// The most claims that ride along with a message.
-pub const GOSSIP_CLAIMS_MAX: usize = 24;
+pub const GOSSIP_CLAIMS_MAX: usize = 64;
 
 /// One message of the membership protocol.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

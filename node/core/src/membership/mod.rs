@@ -272,7 +272,12 @@ impl Membership {
                 match claim.state {
                     State::Up if visible => self.turns.insert(id, dice),
                     State::Up => {}
-                    State::Suspect => _ = self.suspicions.insert(id, Suspicion::new(by, now)),
+                    State::Suspect => {
+                        self.suspicions.insert(id, Suspicion::new(by, now));
+                        // Everybody looks for themselves, at once: a living suspect refutes sooner, a dead one is
+                        // confirmed sooner.
+                        self.turns.hasten(id);
+                    }
                     State::Down | State::Left => {}
                 }
                 if visible && let Some(member) = self.table.get(id) {
@@ -381,6 +386,10 @@ impl Membership {
     fn acknowledged(&mut self, sequence: u64, target: NodeId) {
         if self.probe.take_if(|probe| probe.sequence == sequence && probe.target == target).is_some() {
             self.health.better();
+            // It lives and has not refuted yet: ask again, which tells it again.
+            if self.table.get(target).is_some_and(|known| known.state == State::Suspect) {
+                self.turns.hasten(target);
+            }
         }
         if let Some(relay) = self.relays.close(sequence, target) {
             self.send(relay.asker, Body::Ack { sequence: relay.sequence, target });
@@ -465,10 +474,16 @@ impl Membership {
         if now < self.due.exchange {
             return;
         }
+        let peers = self.some_live(1, None, dice);
+        if peers.is_empty() {
+            // Soon after the first others are known, since they may know more by then.
+            self.due.exchange = now + self.config.probe_interval;
+            return;
+        }
         let interval = self.config.exchange_interval(self.live_count());
         // Spread out, so that nodes that started together do not exchange together.
         self.due.exchange = now + interval / 2 + interval * ((dice() % 1000) as u32) / 1000;
-        for peer in self.some_live(1, None, dice) {
+        for peer in peers {
             self.send_exchange(peer);
         }
     }
@@ -515,17 +530,24 @@ impl Membership {
         self.table.iter().map(MemberView::claim).collect()
     }
 
-    /// Sends a body with the news that ride along, and with what the receiver should refute.
+    /// Sends a body with the news that ride along.
     fn send(&mut self, to: Peer, body: Body) {
         let carries_view = matches!(body, Body::Exchange { .. } | Body::View { .. });
-        let gossip = if carries_view { Vec::new() } else { self.news_for(to.id) };
+        let gossip = if carries_view { Vec::new() } else { self.news_for(to.id, &body) };
         let message = Message { from: self.me.clone(), gossip, body };
         self.actions.push(Action::Send { to, message });
     }
 
-    fn news_for(&mut self, receiver: Option<NodeId>) -> Vec<Claim> {
-        let accused = receiver.and_then(|id| self.table.get(id)).filter(|known| known.state != State::Up);
-        let mut claims: Vec<Claim> = accused.map(MemberView::claim).into_iter().collect();
+    /// What is said against the receiver, so that it can refute; what is known about the node that the message is about,
+    /// so that a helper carries an accusation to the suspect and its refutation back; and the news.
+    fn news_for(&mut self, receiver: Option<NodeId>, body: &Body) -> Vec<Claim> {
+        let known = |id| self.table.get(id).map(MemberView::claim);
+        let accusation = receiver.and_then(known).filter(|claim| claim.state != State::Up);
+        let subject = match body {
+            Body::Ack { target, .. } | Body::PingFor { target, .. } => known(*target),
+            _ => None,
+        };
+        let mut claims: Vec<Claim> = accusation.into_iter().chain(subject).collect();
         for id in self.news.take(GOSSIP_CLAIMS_MAX - claims.len(), self.live_count()) {
             // The sender's own claim is in every message anyway.
             claims.extend(self.table.get(id).filter(|_| Some(id) != receiver).map(MemberView::claim));

@@ -27,7 +27,7 @@ pub(super) struct Probe {
 /// long for its probe.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// Those to come in this round, the next one last; at most [`KNOWN_MAX`].
+    /// Those to come in this round, the next one last; at most one more than [`KNOWN_MAX`].
     coming: Vec<NodeId>,
 }
 
@@ -47,6 +47,12 @@ impl Turns {
         self.coming = live();
         shuffle(&mut self.coming, usize::MAX, dice);
         self.coming.pop()
+    }
+
+    /// This node is next.
+    pub(super) fn hasten(&mut self, id: NodeId) {
+        self.coming.retain(|other| *other != id);
+        self.coming.push(id);
     }
 
     /// A node that appears in the middle of a round.
