@@ -43,8 +43,7 @@ pub fn how_to_go_on(target: &Target, url: Option<&str>) -> String {
     let mut text = String::new();
     let mut say = |line: &str| {
         text.push_str(line);
-        text.push('
-');
+        text.push('\n');
     };
     let mut kubectl = "kubectl".to_owned();
     match target {

@@ -108,7 +108,7 @@ fn report(world: &World, test: &Test, why: String) {
 }
 
 #[cfg(test)]
-mod tests {
+mod names {
     use super::*;
 
     #[test]
