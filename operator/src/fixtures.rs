@@ -1,6 +1,16 @@
 //! Small objects for the unit tests of several modules.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSetStatus;
+use quorate_admin::types::{Health, Identity, Members, NodeStatus, StorageState};
+use quorate_core::ring::{Epoch, Member, MemberState, planner};
+use quorate_core::{ClusterId, NodeId};
+
+use crate::build::names;
 use crate::crd::{KVCluster, KVClusterSpec};
+use crate::observe::{Existing, NodeAnswer, Observed, PodState, RingObject, RingState, SecretState};
+use crate::plan::{Action, Kind, Manifest, decide};
 use crate::validate::{Settings, ValidatedCluster, validate};
 
 pub(crate) fn cluster(name: &str, change: impl FnOnce(&mut KVClusterSpec)) -> KVCluster {
@@ -22,4 +32,143 @@ pub(crate) fn settings() -> Settings {
 
 pub(crate) fn validated(name: &str, change: impl FnOnce(&mut KVClusterSpec)) -> ValidatedCluster {
     validate(&cluster(name, change), &settings()).expect("fixtures ask for what this version can do")
+}
+
+/// The identity of every cluster of these tests.
+pub(crate) fn cluster_id() -> ClusterId {
+    ClusterId::from_u128(0xc1)
+}
+
+/// The disk of the pod with a number.
+pub(crate) fn disk(ordinal: u16) -> NodeId {
+    NodeId::from_u128(0x100 + u128::from(ordinal))
+}
+
+/// The epoch of a cluster whose nodes have the disks of [`disk`].
+pub(crate) fn epoch_of(cluster: &ValidatedCluster) -> Arc<Epoch> {
+    let members = (0..cluster.nodes).map(|ordinal| Member {
+        id: disk(ordinal),
+        name: names::pod(&cluster.name, ordinal),
+        address: format!("{}:5000", names::pod(&cluster.name, ordinal)),
+        zone: None,
+        weight: 100,
+        state: MemberState::Active,
+    });
+    let epoch =
+        planner::first_epoch(cluster_id(), cluster.partitions, cluster.replication, members.collect());
+    Arc::new(epoch.expect("as many members as copies"))
+}
+
+/// What a healthy node says.
+pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch>) -> NodeStatus {
+    let name = names::pod(&cluster.name, ordinal);
+    NodeStatus {
+        identity: Identity {
+            node_id: disk(ordinal),
+            cluster_id: cluster_id(),
+            address: format!("{name}:5000"),
+            name,
+            zone: None,
+            version: "1.2.3".to_owned(),
+            start: 1,
+        },
+        epoch: epoch.map(Epoch::mark),
+        health: Health {
+            ready: epoch.is_some(),
+            reason: None,
+            partitions: 0,
+            partitions_at_quorum: 0,
+            partitions_in_full: 0,
+            keys: 0,
+            data_bytes: 0,
+            free_bytes: 1 << 30,
+            storage: StorageState::Writable,
+        },
+        members: Members { observer: disk(ordinal), members: Vec::new() },
+    }
+}
+
+/// A running pod whose node answers.
+pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch>) -> PodState {
+    PodState {
+        name: names::pod(&cluster.name, ordinal),
+        uid: format!("pod-{ordinal}"),
+        ordinal,
+        ready: epoch.is_some(),
+        running: true,
+        terminating: false,
+        revision: Some("r1".to_owned()),
+        address: Some(format!("10.0.0.{ordinal}:5000")),
+        trouble: None,
+        machine: Some(format!("machine-{ordinal}")),
+        zone: Some(format!("zone-{ordinal}")),
+        node: NodeAnswer::Answered(Box::new(node_status(cluster, ordinal, epoch))),
+        held: None,
+    }
+}
+
+/// Every object as the plan wants it: what is left after its actions.
+pub(crate) fn existing(cluster: &ValidatedCluster) -> Existing {
+    let mut existing = Existing::default();
+    let plan = decide(cluster, &Observed::default());
+    for action in plan.actions {
+        let Action::Apply(Manifest { kind, name, body }) = action else { continue };
+        match kind {
+            Kind::ServiceAccount => existing.service_account = Some(parse(body)),
+            Kind::Service if name == cluster.name => existing.client_service = Some(parse(body)),
+            Kind::Service => existing.peer_service = Some(parse(body)),
+            Kind::PodDisruptionBudget => existing.disruption_budget = Some(parse(body)),
+            Kind::NetworkPolicy => existing.network_policy = Some(parse(body)),
+            Kind::StatefulSet => existing.stateful_set = Some(parse(body)),
+        }
+    }
+    if let Some(set) = &mut existing.stateful_set {
+        set.metadata.generation = Some(1);
+        set.status = Some(StatefulSetStatus {
+            observed_generation: Some(1),
+            update_revision: Some("r1".to_owned()),
+            ..StatefulSetStatus::default()
+        });
+    }
+    existing
+}
+
+fn parse<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> T {
+    serde_json::from_value(body).expect("a manifest is an object of its kind")
+}
+
+/// A cluster at rest: every object is there and every node serves the committed epoch.
+pub(crate) fn at_rest(cluster: &ValidatedCluster) -> Observed {
+    let epoch = epoch_of(cluster);
+    let pods = (0..cluster.nodes).map(|ordinal| pod(cluster, ordinal, Some(&epoch))).collect();
+    Observed {
+        existing: existing(cluster),
+        secret: SecretState::Present { text: "secret".to_owned(), owners: vec![cluster.owner.clone()] },
+        ring: RingState::Present(RingObject {
+            cluster_id: cluster_id(),
+            epoch: Some(epoch),
+            resource_version: "7".to_owned(),
+            owners: Vec::new(),
+        }),
+        recorded_cluster_id: Some(cluster_id()),
+        pods,
+    }
+}
+
+/// The same cluster before its first epoch.
+pub(crate) fn before_the_first_epoch(cluster: &ValidatedCluster) -> Observed {
+    let mut observed = at_rest(cluster);
+    if let RingState::Present(ring) = &mut observed.ring {
+        ring.epoch = None;
+    }
+    observed.pods = (0..cluster.nodes).map(|ordinal| pod(cluster, ordinal, None)).collect();
+    observed
+}
+
+/// Changes what the node of a pod says.
+pub(crate) fn says(observed: &mut Observed, ordinal: usize, change: impl FnOnce(&mut NodeStatus)) {
+    let NodeAnswer::Answered(status) = &mut observed.pods[ordinal].node else {
+        panic!("answers in these tests")
+    };
+    change(status);
 }

@@ -16,6 +16,8 @@ mod objects;
 mod pods;
 mod quantity;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use drift::APPLIED_HASH;
 pub use objects::{Kind, Manifest};
