@@ -91,8 +91,8 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether this claim stands against another one about the same node. The node's description decides last: it
-    /// differs only where two processes run on copies of one disk.
+    /// Whether this claim stands against another one about the same node. The node's description decides
+    /// last: it differs only where two processes run on copies of one disk.
     pub fn beats(&self, other: &Self) -> bool {
         self.rank() > other.rank()
     }

@@ -7,9 +7,9 @@ const DETECT_AFTER_RANGE: (Duration, Duration) = (Duration::from_millis(100), Du
 
 /// The pace of the protocol.
 ///
-/// A crash is noticed within `detect_after` at the 99th percentile in clusters of up to twenty nodes: a few probe
-/// intervals until somebody probes the dead node, one until that probe has failed, four to seven of suspicion. Larger
-/// clusters take longer, with the logarithm of their size.
+/// A crash is noticed within `detect_after` at the 99th percentile in clusters of up to twenty nodes: a few
+/// probe intervals until somebody probes the dead node, one until that probe has failed, four to seven of
+/// suspicion. Larger clusters take longer, with the logarithm of their size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Config {
     /// The longest wait between two tries to reach the seeds while no other node is known.
@@ -35,7 +35,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The pace at which a crash is noticed within this time; out of range (100 ms to an hour), the nearest bound.
+    /// The pace at which a crash is noticed within this time; out of range (100 ms to an hour), the nearest
+    /// bound.
     pub fn new(detect_after: Duration) -> Self {
         let detect_after = detect_after.clamp(DETECT_AFTER_RANGE.0, DETECT_AFTER_RANGE.1);
         let interval = detect_after / 12;
@@ -53,8 +54,8 @@ impl Config {
         }
     }
 
-    /// Whole views grow with the cluster, so that they are exchanged less often: doubled at 64 nodes, tripled at
-    /// 128, and so on.
+    /// Whole views grow with the cluster, so that they are exchanged less often: doubled at 64 nodes, tripled
+    /// at 128, and so on.
     pub(super) fn exchange_interval(&self, nodes: usize) -> Duration {
         self.exchange_interval * (nodes / 32).max(1).ilog2().saturating_add(1)
     }

@@ -1,12 +1,12 @@
-//! News that ride along with messages, each a limited number of times (SWIM, section 4.1): the least told first.
-//! It names nodes only; what is told about one is what is known when the message leaves.
+//! News that ride along with messages, each a limited number of times (SWIM, section 4.1): the least told
+//! first. It names nodes only; what is told about one is what is known when the message leaves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::NodeId;
 
-/// How often news are told per decimal digit of the cluster's size. Enough that the chance of missing a node is
-/// small; the exchange of whole views reaches the rest.
+/// How often news are told per decimal digit of the cluster's size. Enough that the chance of missing a node
+/// is small; the exchange of whole views reaches the rest.
 const TELLINGS_PER_DIGIT: u32 = 4;
 
 /// Bounded by the table: a node is in it once.

@@ -1,5 +1,5 @@
-//! How well this node itself is doing (Lifeguard, section IV-A): a node that hears little doubts itself first, and
-//! gives the others more time.
+//! How well this node itself is doing (Lifeguard, section IV-A): a node that hears little doubts itself
+//! first, and gives the others more time.
 
 use std::time::Duration;
 

@@ -6,7 +6,8 @@ use super::claim::{Claim, State, is_bounded};
 use crate::id::NodeId;
 use crate::limits::MEMBERS_MAX;
 
-/// Nodes known at once, this one not counted: those of the largest ring, and room for those that replace them.
+/// Nodes known at once, this one not counted: those of the largest ring, and room for those that replace
+/// them.
 pub const KNOWN_MAX: usize = MEMBERS_MAX + 256;
 /// The most claims that ride along with a message.
 pub const GOSSIP_CLAIMS_MAX: usize = 64;
@@ -43,8 +44,8 @@ pub(super) enum Body {
     View { claims: Vec<Claim> },
 }
 
-/// Why a message (or a node's own description) is refused. The sender breaks the protocol: worth a line in the
-/// log and the end of the connection.
+/// Why a message (or a node's own description) is refused. The sender breaks the protocol: worth a line in
+/// the log and the end of the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[allow(missing_docs)] // The messages are the documentation.
 pub enum Refused {

@@ -1,16 +1,17 @@
 //! Who is alive: gossip membership and failure detection, as a state machine without IO.
 //!
-//! SWIM (Das, Gupta, Motivala, 2002: random probes, probes through helpers, suspicion, news that ride along) with
-//! Lifeguard (Dadgar, Phillips, Currey, 2018: doubt yourself first, let others confirm, tell a suspect first) and
-//! push-pull exchange of whole views (Demers et al., 1987), so that partitions heal.
+//! SWIM (Das, Gupta, Motivala, 2002: random probes, probes through helpers, suspicion, news that ride along)
+//! with Lifeguard (Dadgar, Phillips, Currey, 2018: doubt yourself first, let others confirm, tell a suspect
+//! first) and push-pull exchange of whole views (Demers et al., 1987), so that partitions heal.
 //!
 //! The shell carries messages and time: it calls [`Membership::handle`] with what arrives and
-//! [`Membership::tick`] when [`Membership::next_tick`] says so, and does the [`Action`]s that come back. Messages may
-//! be lost, doubled, reordered. `now` is the time since any fixed moment, on a clock that never goes back; it is
-//! nobody else's business, nodes do not compare times.
+//! [`Membership::tick`] when [`Membership::next_tick`] says so, and does the [`Action`]s that come back.
+//! Messages may be lost, doubled, reordered. `now` is the time since any fixed moment, on a clock that never
+//! goes back; it is nobody else's business, nodes do not compare times.
 //!
-//! Invariants: a node is its [`NodeId`], never a name or an address. Only a node itself raises its incarnation, so no
-//! claim about it outlives its word. The table, the news, the seeds and each message are bounded (INV-BOUND).
+//! Invariants: a node is its [`NodeId`], never a name or an address. Only a node itself raises its
+//! incarnation, so no claim about it outlives its word. The table, the news, the seeds and each message are
+//! bounded (INV-BOUND).
 
 mod claim;
 mod config;
@@ -110,8 +111,8 @@ struct Due {
 }
 
 impl Membership {
-    /// A node that knows nobody yet. `start` must be greater than at its process's last start (the time of day does; when
-    /// it is not, the node finds out from its peers and corrects itself).
+    /// A node that knows nobody yet. `start` must be greater than at its process's last start (the time of
+    /// day does; when it is not, the node finds out from its peers and corrects itself).
     pub fn new(node: NodeInfo, start: u64, config: Config, now: Duration) -> Result<Self, Refused> {
         if !node.is_bounded() {
             return Err(Refused::Text);
@@ -137,9 +138,9 @@ impl Membership {
         })
     }
 
-    /// Where other nodes may be found, `host:port` each (at most [`SEEDS_MAX`]); replaces what was given before. They
-    /// need not answer yet: they are asked again and again, often while nobody is known and now and then later, so that
-    /// a cluster that began in two parts becomes one.
+    /// Where other nodes may be found, `host:port` each (at most [`SEEDS_MAX`]); replaces what was given
+    /// before. They need not answer yet: they are asked again and again, often while nobody is known and now
+    /// and then later, so that a cluster that began in two parts becomes one.
     pub fn join(&mut self, seeds: impl IntoIterator<Item = String>, now: Duration) {
         let foreign =
             seeds.into_iter().filter(|seed| claim::is_bounded(seed) && *seed != self.me.node.address);
@@ -193,8 +194,9 @@ impl Membership {
         self.take_actions()
     }
 
-    /// When [`Membership::tick`] wants to be called; in the past when at once. To be asked anew after each call of anything.
-    /// Later is tolerated (a late tick counts as this node's slowness), earlier is harmless.
+    /// When [`Membership::tick`] wants to be called; in the past when at once. To be asked anew after each
+    /// call of anything. Later is tolerated (a late tick counts as this node's slowness), earlier is
+    /// harmless.
     pub fn next_tick(&self) -> Duration {
         let nodes = self.live_count();
         let suspicions = self.suspicions.values().map(|s| s.ends(&self.config, nodes));
@@ -220,8 +222,8 @@ impl Membership {
         self.take_actions()
     }
 
-    /// Drops a node for good: whatever it says, and whatever is said about it, is ignored from now on. Whether it was
-    /// known. For members that an epoch names as removed; saying it again is harmless.
+    /// Drops a node for good: whatever it says, and whatever is said about it, is ignored from now on.
+    /// Whether it was known. For members that an epoch names as removed; saying it again is harmless.
     pub fn forget(&mut self, id: NodeId) -> bool {
         if id == self.me.node.id {
             return false;
@@ -247,7 +249,8 @@ impl Membership {
         self.table.get(id)
     }
 
-    /// How slow this node finds itself: 0 (fine) to 8. A lasting score above 0 means a starved process or a bad network.
+    /// How slow this node finds itself: 0 (fine) to 8. A lasting score above 0 means a starved process or a
+    /// bad network.
     pub fn slowness(&self) -> u32 {
         self.health.score()
     }
@@ -274,8 +277,8 @@ impl Membership {
                     State::Up => {}
                     State::Suspect => {
                         self.suspicions.insert(id, Suspicion::new(by, now));
-                        // Everybody looks for themselves, at once: a living suspect refutes sooner, a dead one is
-                        // confirmed sooner.
+                        // Everybody looks for themselves, at once: a living suspect refutes sooner, a dead
+                        // one is confirmed sooner.
                         self.turns.hasten(id);
                     }
                     State::Down | State::Left => {}
@@ -287,8 +290,8 @@ impl Membership {
         }
     }
 
-    /// Takes in a whole view. It may come from beyond a partition that has just healed, where everybody here is
-    /// down; so what it calls down is only suspected if it is up here, and gets the chance to refute.
+    /// Takes in a whole view. It may come from beyond a partition that has just healed, where everybody here
+    /// is down; so what it calls down is only suspected if it is up here, and gets the chance to refute.
     fn absorb_view(&mut self, claims: Vec<Claim>, now: Duration, dice: Dice<'_>) {
         for mut claim in claims {
             let live_here = self.table.get(claim.node.id).is_some_and(|known| known.state.is_live());
@@ -338,7 +341,8 @@ impl Membership {
         }
     }
 
-    /// A tick that comes late means that this node slept: it was deaf for so long, which is no evidence against others.
+    /// A tick that comes late means that this node slept: it was deaf for so long, which is no evidence
+    /// against others.
     fn allow_for_pause(&mut self, now: Duration) {
         // There always is a next probe.
         let late = now.saturating_sub(self.due.probe);
@@ -449,7 +453,8 @@ impl Membership {
 
     fn probe_failed(&mut self, probe: &Probe, now: Duration, dice: Dice<'_>) {
         let alone = self.live_count() <= 2;
-        // Helpers that were silent too speak against this node; without helpers nobody knows whose fault it is.
+        // Helpers that were silent too speak against this node; without helpers nobody knows whose fault it
+        // is.
         self.health.worse(if alone { 1 } else { probe.nacks_awaited });
         if self.table.get(probe.target).is_some_and(|known| known.state.is_live()) {
             self.accuse(probe.target, probe.incarnation, State::Suspect, now, dice);
@@ -538,8 +543,9 @@ impl Membership {
         self.actions.push(Action::Send { to, message });
     }
 
-    /// What is said against the receiver, so that it can refute; what is known about the node that the message is about,
-    /// so that a helper carries an accusation to the suspect and its refutation back; and the news.
+    /// What is said against the receiver, so that it can refute; what is known about the node that the
+    /// message is about, so that a helper carries an accusation to the suspect and its refutation back; and
+    /// the news.
     fn news_for(&mut self, receiver: Option<NodeId>, body: &Body) -> Vec<Claim> {
         let known = |id| self.table.get(id).map(MemberView::claim);
         let accusation = receiver.and_then(known).filter(|claim| claim.state != State::Up);

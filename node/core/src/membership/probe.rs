@@ -23,8 +23,8 @@ pub(super) struct Probe {
     pub(super) nacks_awaited: u32,
 }
 
-/// The turns: everybody once in a random order, then everybody in another (SWIM, section 4.3), so that no node waits
-/// long for its probe.
+/// The turns: everybody once in a random order, then everybody in another (SWIM, section 4.3), so that no
+/// node waits long for its probe.
 #[derive(Default)]
 pub(super) struct Turns {
     /// Those to come in this round, the next one last; at most one more than [`KNOWN_MAX`].

@@ -1,5 +1,5 @@
-//! How long a suspect may stay one (Lifeguard, section IV-B): long while one node alone suspects it, since that one
-//! may be the slow one; short when others found the same by themselves.
+//! How long a suspect may stay one (Lifeguard, section IV-B): long while one node alone suspects it, since
+//! that one may be the slow one; short when others found the same by themselves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::id::NodeId;
 
 /// So many independent confirmations shorten a suspicion to its minimum.
 const CONFIRMATIONS_MAX: usize = 3;
-/// How much of the way from the longest to the shortest time is gone, in thousandths: log(c+1) / log(k+1) after c of k
-/// confirmations, by k and c.
+/// How much of the way from the longest to the shortest time is gone, in thousandths: log(c+1) / log(k+1)
+/// after c of k confirmations, by k and c.
 const GONE_PERMILLE: [&[u32]; CONFIRMATIONS_MAX + 1] =
     [&[0], &[0, 1000], &[0, 631, 1000], &[0, 500, 792, 1000]];
 

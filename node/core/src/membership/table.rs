@@ -1,5 +1,6 @@
-//! The nodes that this one knows, each under the greatest claim heard. Bounded: when it is full, nodes that left,
-//! then nodes that are down, longest first, make room for those that are up; without such, newcomers wait.
+//! The nodes that this one knows, each under the greatest claim heard. Bounded: when it is full, nodes that
+//! left, then nodes that are down, longest first, make room for those that are up; without such, newcomers
+//! wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A network of a few lines: seeded delays, losses and doubles, partitions, crashes, pauses; no threads, no clock.
+//! A network of a few lines: seeded delays, losses and doubles, partitions, crashes, pauses; no threads, no
+//! clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -225,7 +226,7 @@ impl Network {
         self.sent += 1;
         let side = self.processes[host].side;
         // One message in fifty arrives twice.
-        let copies = if (self.dice)() % 50 == 0 { 2 } else { 1 };
+        let copies = if (self.dice)().is_multiple_of(50) { 2 } else { 1 };
         for _ in 0..copies {
             if (self.dice)() % 1000 >= self.loss_permille {
                 let delay = ms(1 + (self.dice)() % 20);

@@ -28,9 +28,10 @@ struct Exchange {
 }
 
 impl<'a> Layout<'a> {
-    /// A layout out of nothing, by McNaughton's wrap-around rule: write the candidates in a row, zone by zone, each
-    /// as often as its share says, and deal the row out to the partitions in turns. A run of equal entries
-    /// that is no longer than a round meets no partition twice; one that is longer meets each of them.
+    /// A layout out of nothing, by McNaughton's wrap-around rule: write the candidates in a row, zone by
+    /// zone, each as often as its share says, and deal the row out to the partitions in turns. A run of equal
+    /// entries that is no longer than a round meets no partition twice; one that is longer meets each of
+    /// them.
     pub(super) fn fresh(shares: &'a Shares, partitions: usize) -> Self {
         let mut by_zone: Vec<usize> = (0..shares.quota.len()).collect();
         by_zone.sort_by_key(|&c| (shares.zone_of[c], c));

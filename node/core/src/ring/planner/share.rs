@@ -1,8 +1,8 @@
 //! How many replicas each member shall hold, and how many of one partition a zone may hold.
 //!
 //! Replicas are given out one at a time to whoever has the least for its weight (Sainte-Laguë), within what
-//! distinct owners and distinct zones allow: a member holds a partition at most once; a zone holds it at least
-//! once where there are no more zones than replicas, and at most once where there are no fewer.
+//! distinct owners and distinct zones allow: a member holds a partition at most once; a zone holds it at
+//! least once where there are no more zones than replicas, and at most once where there are no fewer.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
