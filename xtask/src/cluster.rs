@@ -21,8 +21,9 @@ pub(crate) fn down(workspace: &Workspace) -> Result<bool> {
 }
 
 /// Runs end-to-end tests.
-pub(crate) fn test(workspace: &Workspace, names: &[String]) -> Result<bool> {
+pub(crate) fn test(workspace: &Workspace, names: &[String], context: Option<&str>) -> Result<bool> {
     let mut command = program(workspace, "test");
+    command.args(context.iter().flat_map(|name| ["--context", name]));
     command.args(names);
     hand_over(command)
 }

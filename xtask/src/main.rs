@@ -64,6 +64,9 @@ enum Chore {
     E2e {
         /// Names of end-to-end tests
         names: Vec<String>,
+        /// Use the cluster of this kubeconfig context
+        #[arg(long, value_name = "NAME")]
+        context: Option<String>,
     },
     /// Write the generated files: the CRD, its copy in the chart, the reference pages
     Generate,
@@ -92,7 +95,7 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
         Chore::Check { steps, verbose } => test::run(&workspace, &test::named(&steps)?, verbose),
         Chore::Up { context, bare } => cluster::up(&workspace, context.as_deref(), bare),
         Chore::Down => cluster::down(&workspace),
-        Chore::E2e { names } => cluster::test(&workspace, &names),
+        Chore::E2e { names, context } => cluster::test(&workspace, &names, context.as_deref()),
         Chore::Generate => generate::write(&workspace).map(|()| true),
     }
 }
