@@ -116,10 +116,14 @@ pub(crate) async fn run(
         Ok(membership) => membership,
         Err(error) => return tracing::error!(%error, "this node cannot introduce itself"),
     };
-    membership.join(config.seeds, Duration::ZERO);
+    // After a restart the ring's members are as good as seeds: one that is alive is enough.
+    let members = node.ring.current().map(|epoch| epoch.members().to_vec()).unwrap_or_default();
+    let addresses = config.seeds.into_iter().chain(members.into_iter().map(|member| member.address));
+    membership.join(addresses, Duration::ZERO);
     let mut dice = rand::random::<u64>;
     loop {
         let actions = tokio::select! {
+            biased; // What has arrived counts before a deadline that has passed.
             message = heard.recv() => match message {
                 Some(heard) => take_in(&node, &mut membership, heard, began.elapsed(), &mut dice),
                 None => return,
