@@ -136,11 +136,7 @@ impl Store {
 
     /// Room and state.
     pub fn usage(&self) -> Usage {
-        let segments = match self.0.quarantined {
-            0 => Quarantined::None,
-            segments => Quarantined::AllPartitions { segments },
-        };
-        self.0.shared.usage(segments)
+        self.0.shared.usage(self.0.quarantined)
     }
 
     /// Takes no more writes, stores those that wait, syncs, and ends the threads. Reads go on. Again: does nothing.
@@ -159,7 +155,8 @@ impl Shared {
         }
     }
 
-    fn usage(&self, quarantined: Quarantined) -> Usage {
+    /// See [`Store::usage`]; `quarantined` counts the segments that were lost.
+    pub(crate) fn usage(&self, quarantined: usize) -> Usage {
         let segments = self.segments.in_order();
         let full = self.spendable_bytes().is_err();
         let state = match self.status.state() {
@@ -173,7 +170,10 @@ impl Shared {
             free_bytes: self.free_bytes(),
             segments: segments.len(),
             state,
-            quarantined,
+            quarantined: match quarantined {
+                0 => Quarantined::None,
+                segments => Quarantined::AllPartitions { segments },
+            },
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::disk::simulated::SimulatedDisk;
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::options::Options;
 use crate::recovery::Recovery;
-use crate::store::Parts;
+use crate::store::{Parts, Usage};
 use crate::sync::lock;
 use crate::write::{Change, Committed, Write};
 
@@ -111,6 +111,10 @@ impl Engine {
 
     fn get(&self, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
         self.parts.as_ref().expect("open").shared.get(PARTITION, key)
+    }
+
+    fn usage(&self) -> Usage {
+        self.parts.as_ref().expect("open").shared.usage(0)
     }
 
     fn context(&self, key: &[u8]) -> Context {
