@@ -48,8 +48,7 @@ pub(crate) fn all(workspace: &Workspace) -> Result<Vec<Generated>> {
 
 /// Writes them.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
-    let status =
-        workspace.cargo().args(["build", "--workspace", "--bins"]).status().context("cannot start cargo")?;
+    let status = workspace.build_programs().status().context("cannot start cargo")?;
     anyhow::ensure!(status.success(), "the programs that print the files do not build");
     for file in all(workspace)? {
         let path = workspace.path(&file.path);

@@ -33,7 +33,9 @@ impl Beside {
     fn start_with(shell: &Shell<'_>, command: &mut Command, output: Stdio) -> Result<Self> {
         let name = line(command);
         shell.note(&format!("$ {name} &"))?;
+        // Its output is read in a log.
         let child = command
+            .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
             .stdout(output)
             .stderr(shell.append()?)

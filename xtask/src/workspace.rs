@@ -51,6 +51,14 @@ impl Workspace {
         self.command(cargo())
     }
 
+    /// The command that builds the programs of the workspace. With the tests, because their dependencies ask for
+    /// features of others, and programs built without would be built twice.
+    pub(crate) fn build_programs(&self) -> Command {
+        let mut command = self.cargo();
+        command.args(["build", "--workspace", "--bins", "--tests"]);
+        command
+    }
+
     /// A program, to be run in the checkout.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);

@@ -30,7 +30,7 @@ pub(super) fn tests(shell: &Shell<'_>) -> Outcome {
 
 /// Builds the programs of the workspace: next to nothing after `tests`.
 pub(super) fn build_programs(shell: &Shell<'_>) -> anyhow::Result<()> {
-    shell.run(shell.workspace.cargo().args(["build", "--workspace", "--bins"]))
+    shell.run(&mut shell.workspace.build_programs())
 }
 
 /// A program of the workspace, built.
