@@ -1,2 +1,0 @@
-//! placeholder
-#![cfg(feature = "api-server-tests")]

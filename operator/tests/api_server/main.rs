@@ -1,0 +1,12 @@
+//! The operator against a real API server, with nodes that answer as real ones do.
+//!
+//! `QUORATE_TEST_KUBECONFIG` names the kubeconfig of an API server with every right; nothing else of Kubernetes need
+//! run: the tests make the pods themselves. Each test has namespaces and addresses of its own.
+
+mod epochs;
+mod fake_node;
+mod leading;
+mod refusals;
+mod repairs;
+mod restarts;
+mod world;
