@@ -23,9 +23,7 @@ use crate::log::Log;
 use crate::options::{Options, RECORD_BYTES_MAX};
 use crate::queue::Taken;
 use crate::shared::{Found, Shared};
-use crate::write::{Change, Committed, Write, set_bytes_max};
-
-type Done = Box<dyn FnOnce(Result<Committed, WriteError>) + Send>;
+use crate::write::{Change, Committed, Done, Write, set_bytes_max};
 
 /// A key in the group that is being prepared.
 struct Slot {
@@ -114,7 +112,7 @@ impl Group {
         let changed = match write.change {
             Change::Event(event) => match slot.set.write(event, dots.make()) {
                 Ok(()) => true,
-                Err(refused) => return (write.done)(Err(refused.into())),
+                Err(refused) => return answer(write.done, Err(refused.into())),
             },
             Change::Merge(other) => slot.set.merge(&other),
         };
@@ -124,7 +122,7 @@ impl Group {
             self.bytes_max = self.bytes_max - counted + slot.bytes_max;
         }
         if let Some(prepared) = write.prepared {
-            prepared(&slot.set);
+            guarded(|| prepared(&slot.set));
         }
         self.replies.push((write.done, Committed { changed, siblings: slot.set.versions().len() }));
     }
@@ -152,8 +150,8 @@ impl Committer {
         Self { shared, dots, log }
     }
 
-    /// Serves the queue until it is closed and empty. Should a caller's closure panic, the set that it interrupted
-    /// may be half prepared: nothing more is written, and what waits is refused.
+    /// Serves the queue until it is closed and empty. Should this code panic, nothing that it holds can be trusted:
+    /// nothing more is written, and what waits is refused.
     pub(crate) fn run(mut self) {
         let mut waiting = VecDeque::new();
         let served = catch_unwind(AssertUnwindSafe(|| self.serve(&mut waiting)));
@@ -204,7 +202,7 @@ impl Committer {
             let (slot, bytes) = match self.admit(&mut group, &write) {
                 Ok(admitted) => admitted,
                 Err(error) => {
-                    (write.done)(Err(error));
+                    answer(write.done, Err(error));
                     continue;
                 }
             };
@@ -214,7 +212,7 @@ impl Committer {
                     break; // The group is stored where it has room; the next one begins a segment.
                 }
                 if let Err(error) = self.log.make_room(bytes) {
-                    (write.done)(Err(error));
+                    answer(write.done, Err(error));
                     continue;
                 }
             }
@@ -277,13 +275,24 @@ impl Committer {
             observer.group(writes, bytes);
         }
         for (done, committed) in group.replies {
-            done(stored.clone().map(|()| committed));
+            answer(done, stored.clone().map(|()| committed));
         }
     }
 }
 
 fn refuse_all(writes: &mut VecDeque<Write>, error: &WriteError) {
     for write in writes.drain(..) {
-        (write.done)(Err(error.clone()));
+        answer(write.done, Err(error.clone()));
+    }
+}
+
+fn answer(done: Done, result: Result<Committed, WriteError>) {
+    guarded(|| done(result));
+}
+
+/// Calls a caller's closure. Its panic is its own: the other writes of the group have nothing to do with it.
+fn guarded(call: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+        tracing::error!("a callback of a write panicked");
     }
 }

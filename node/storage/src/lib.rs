@@ -38,4 +38,4 @@ pub use options::{Durability, Observer, Options};
 pub use recovery::{QuarantinedSegment, Recovery};
 pub use shared::State;
 pub use store::{Quarantined, Store, Usage};
-pub use write::{Change, Committed, Write};
+pub use write::{Change, Committed, Done, Prepared, Write};

@@ -13,6 +13,12 @@ const CONTEXT_ENTRY_BYTES_MAX: usize = 40;
 /// An upper bound of the fixed part of an encoded set.
 const SET_BYTES_MAX: usize = 32;
 
+/// Sees the set that a write makes.
+pub type Prepared = Box<dyn FnOnce(&VersionSet) + Send>;
+
+/// Hears what became of a write.
+pub type Done = Box<dyn FnOnce(Result<Committed, WriteError>) + Send>;
+
 /// One write of one key.
 pub struct Write {
     /// Where the key belongs.
@@ -23,9 +29,9 @@ pub struct Write {
     pub change: Change,
     /// Called on the committer's thread as soon as the new set is known, before it is durable: a coordinator can
     /// send it to peers meanwhile. Not called when the write is refused.
-    pub prepared: Option<Box<dyn FnOnce(&VersionSet) + Send>>,
+    pub prepared: Option<Prepared>,
     /// Called once: when the write is durable as the options say, or will never be.
-    pub done: Box<dyn FnOnce(Result<Committed, WriteError>) + Send>,
+    pub done: Done,
 }
 
 /// What to do with a key.

@@ -277,13 +277,13 @@ impl Content {
 
     /// The power went.
     fn lose(&mut self, mut roll: impl FnMut() -> u64) {
-        if self.bytes.len() < self.durable.len() && roll() % 2 == 0 {
+        if self.bytes.len() < self.durable.len() && roll().is_multiple_of(2) {
             self.durable.truncate(self.bytes.len());
         }
         let mut doubtful = std::mem::take(&mut self.dirty);
         doubtful.append(&mut self.forgotten);
         for sector in doubtful {
-            if roll() % 2 == 0 {
+            if roll().is_multiple_of(2) {
                 self.persist(sector);
             }
         }

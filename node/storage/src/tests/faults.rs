@@ -1,6 +1,7 @@
 //! A disk that is full, or fails: no promise is broken, nothing is forgotten, and writes resume where they can.
 
 use super::*;
+use crate::segment::{LOG_SUFFIX, Range};
 use crate::shared::State;
 
 fn disk() -> SimulatedDisk {
@@ -219,6 +220,16 @@ fn merging_gives_space_back_and_keeps_what_is_live() {
     assert_eq!(engine.usage().keys, 7);
 }
 
+/// Nothing is left of files that were replaced, or never finished.
+fn check_tiles(engine: &Engine) {
+    let mut names = engine.disk.attach().list().unwrap();
+    names.sort();
+    let ranges: Vec<_> =
+        names.iter().map(|name| Range::parse(name, LOG_SUFFIX).expect("a file in use")).collect();
+    assert_eq!(ranges[0].first, 1);
+    assert!(ranges.is_sorted_by(|a, b| a.last + 1 == b.first), "{names:?}");
+}
+
 #[test]
 fn a_power_cut_at_any_operation_of_a_merge_loses_nothing() {
     for operations in 0.. {
@@ -230,6 +241,7 @@ fn a_power_cut_at_any_operation_of_a_merge_loses_nothing() {
         let report = engine.open().unwrap();
         assert_eq!(report.quarantined, [], "after {operations} operations");
         engine.check();
+        check_tiles(&engine);
         while engine.parts().merger.step().unwrap() {}
         engine.put(0, b"goes on").unwrap();
         engine.check();

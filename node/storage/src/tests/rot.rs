@@ -149,6 +149,36 @@ fn a_missing_file_is_a_loss_not_an_absence() {
     assert_eq!(report.quarantined[0].reason, "the file is missing");
     assert_eq!(engine.get(b"never written"), Err(ReadError::Quarantined { partition: PARTITION }));
     check_honest(&engine);
+    // Nor is the gap merged over.
+    for round in 0..20 {
+        engine.commit([(key(0), Change::Merge(peer_set(round + 1, &[1; 900])))]);
+    }
+    while engine.parts().merger.step().unwrap() {}
+    assert_eq!(engine.open().unwrap().quarantined, report.quarantined);
+}
+
+#[test]
+fn the_end_of_a_segment_is_known_after_the_next_one_was_merged() {
+    let mut engine = Engine::new(SimulatedDisk::new(1, 1 << 20), small());
+    for number in 0..8 {
+        engine.commit([(key(number), event(Context::default(), &[1; 600]))]);
+    }
+    for round in 0..20u8 {
+        let change = event(engine.context(&key(8)), &[round; 600]);
+        engine.commit([(key(8), change)]);
+    }
+    while engine.parts().merger.step().unwrap() {}
+    let names = engine.disk.attach().list().unwrap();
+    let first = "0000000000000001-0000000000000001.log";
+    assert!(names.iter().any(|name| name == first) && names.len() < 5, "{names:?}");
+    let last_byte = engine.disk.bytes(first).unwrap().len() - 1;
+    engine.disk.rot(first, last_byte, 0);
+    assert_eq!(
+        engine.open().unwrap().quarantined.len(),
+        1,
+        "its last group was synced: this is no torn write"
+    );
+    check_honest(&engine);
 }
 
 #[test]
