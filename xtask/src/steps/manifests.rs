@@ -1,5 +1,6 @@
 //! Strict validation of every manifest against the schemas of Kubernetes and of our own CRD: the rendered chart, the
-//! CRD, the examples, and the objects that the operator builds (its golden files).
+//! CRD, the examples, and the objects that the operator builds (its golden files). And the chart gives the operator the
+//! rights that its tests run with, no more and no less.
 
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ const VALIDATE: &str = "xtask/scripts/validate_manifests.py";
 const CRD: &str = "crds/kvclusters.yaml";
 const EXAMPLES: &str = "examples";
 const GOLDEN: &str = "operator/tests/golden";
+const COMPARE_ROLES: &str = "xtask/scripts/compare_roles.py";
+const ROLES: &str = "operator/rbac.yaml";
 
 pub(super) fn run(shell: &Shell<'_>) -> Outcome {
     check(shell).into()
@@ -25,8 +28,13 @@ fn check(shell: &Shell<'_>) -> Result<()> {
     files.push(shell.workspace.path(CRD));
     files.extend(chart::files(&shell.workspace.path(EXAMPLES))?);
     files.extend(chart::files(&shell.workspace.path(GOLDEN))?);
-    let mut command = shell.workspace.command(python::interpreter(shell)?);
-    shell.run(command.arg(VALIDATE).arg("--crd").arg(CRD).args(files))
+    let python = python::interpreter(shell)?;
+    let default = files
+        .iter()
+        .find(|path| path.ends_with("default.yaml"))
+        .context("the chart has no default values")?;
+    shell.run(shell.workspace.command(&python).arg(COMPARE_ROLES).arg(ROLES).arg(default))?;
+    shell.run(shell.workspace.command(&python).arg(VALIDATE).arg("--crd").arg(CRD).args(files))
 }
 
 /// The chart, rendered into files of the build folder.
