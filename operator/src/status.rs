@@ -418,3 +418,194 @@ fn coarse_bytes(bytes: u64) -> i64 {
     let step = (bytes.checked_ilog2().map_or(0, |log| 1_u64 << log) / 8).max(DATA_BYTES_STEP_MIN);
     i64::try_from(bytes.div_ceil(step).saturating_mul(step)).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crd::KVClusterSpec;
+    use crate::fixtures::{at_rest, before_the_first_epoch, cluster, says, settings, validated};
+    use crate::observe::NodeAnswer;
+    use crate::plan::decide;
+    use crate::validate::validate;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// The status of a cluster whose plan was carried out.
+    fn status_of(cluster: &KVCluster, observed: &Observed, now: Timestamp) -> KVClusterStatus {
+        let (findings, actions) = match validate(cluster, &settings()) {
+            Ok(validated) => {
+                let plan = decide(&validated, observed);
+                (plan.findings, plan.actions.len())
+            }
+            Err(refusals) => (refused(&refusals), 0),
+        };
+        status(cluster, &Outcome { observed, findings, actions, failure: None }, now)
+    }
+
+    fn words(status: &KVClusterStatus) -> String {
+        let conditions: Vec<String> = status
+            .conditions
+            .iter()
+            .map(|condition| format!("{}/{}", condition.status, condition.reason))
+            .collect();
+        format!("{:?} {}", status.phase.unwrap(), conditions.join(" "))
+    }
+
+    type Wish = fn(&mut KVClusterSpec);
+    type Fate = fn(&mut Observed);
+
+    fn silent(observed: &mut Observed, ordinals: &[usize]) {
+        for ordinal in ordinals {
+            observed.pods[*ordinal].node = NodeAnswer::Silent("refused".to_owned());
+        }
+    }
+
+    /// Phase, then Ready, Available, Progressing, Degraded and Paused.
+    #[test]
+    fn what_is_said_of_what_is_seen() {
+        let as_is: Wish = |_| {};
+        let cases: [(Wish, Fate, &str); 9] = [
+            (
+                as_is,
+                |_| {},
+                "Ready True/AllNodesReady True/QuorumEverywhere False/Converged False/AsExpected False/NotPaused",
+            ),
+            (
+                as_is,
+                |seen| seen.pods[0].ready = false,
+                "Progressing False/NodesNotReady True/QuorumEverywhere False/Converged False/AsExpected False/NotPaused",
+            ),
+            (
+                as_is,
+                |seen| silent(seen, &[0]),
+                "Degraded False/MembersSilent True/QuorumEverywhere False/Converged True/MembersSilent False/NotPaused",
+            ),
+            (
+                as_is,
+                |seen| silent(seen, &[0, 1]),
+                "Unavailable False/MembersSilent False/QuorumLost False/Converged True/MembersSilent False/NotPaused",
+            ),
+            (
+                as_is,
+                |seen| silent(seen, &[0, 1, 2]),
+                "Degraded False/MembersSilent Unknown/MembersSilent False/Converged True/MembersSilent False/NotPaused",
+            ),
+            (
+                as_is,
+                |seen| says(seen, 0, |node| node.epoch = None),
+                "Progressing False/NodesNotReady True/QuorumEverywhere True/PushingEpoch False/AsExpected False/NotPaused",
+            ),
+            (
+                |spec| spec.nodes = 5,
+                |_| {},
+                "Refused True/AllNodesReady True/QuorumEverywhere False/ChangeNotSupported False/AsExpected False/NotPaused",
+            ),
+            (
+                |spec| spec.protocols.udp.enabled = true,
+                |_| {},
+                "Refused True/AllNodesReady True/QuorumEverywhere False/NotSupportedYet False/AsExpected False/NotPaused",
+            ),
+            (
+                |spec| spec.paused = true,
+                |_| {},
+                "Paused True/AllNodesReady True/QuorumEverywhere False/Converged False/AsExpected True/PausedBySpec",
+            ),
+        ];
+        for (wish, fate, expected) in cases {
+            let mut observed = at_rest(&validated("demo", |_| {}));
+            fate(&mut observed);
+            assert_eq!(words(&status_of(&cluster("demo", wish), &observed, at(0))), expected);
+        }
+    }
+
+    #[test]
+    fn a_new_cluster_is_creating_and_not_degraded() {
+        let observed = before_the_first_epoch(&validated("demo", |_| {}));
+        for observed in [Observed::default(), observed] {
+            let status = status_of(&cluster("demo", |_| {}), &observed, at(0));
+            assert_eq!(status.phase, Some(Phase::Creating));
+            assert!(words(&status).ends_with("False/AsExpected False/NotPaused"), "{}", words(&status));
+        }
+    }
+
+    #[test]
+    fn a_status_that_says_the_same_is_the_same() {
+        let observed = at_rest(&validated("demo", |_| {}));
+        let mut demo = cluster("demo", |_| {});
+        let first = status_of(&demo, &observed, at(100));
+        // As it comes back from the API server.
+        let stored = serde_json::from_value(serde_json::to_value(&first).unwrap()).unwrap();
+        demo.status = Some(stored);
+        assert_eq!(status_of(&demo, &observed, at(200)), first);
+        assert_eq!(transitions(demo.status.as_ref(), &first), []);
+    }
+
+    #[test]
+    fn the_time_of_a_transition_is_that_of_its_change() {
+        let mut observed = at_rest(&validated("demo", |_| {}));
+        let mut demo = cluster("demo", |_| {});
+        demo.status = Some(status_of(&demo, &observed, at(100)));
+        silent(&mut observed, &[0]);
+        let later = status_of(&demo, &observed, at(200));
+        let times: Vec<(&str, i64)> = later
+            .conditions
+            .iter()
+            .map(|c| (c.type_.as_str(), c.last_transition_time.0.as_second()))
+            .collect();
+        assert_eq!(
+            times,
+            [("Ready", 200), ("Available", 100), ("Progressing", 100), ("Degraded", 200), ("Paused", 100)]
+        );
+    }
+
+    #[test]
+    fn people_hear_once_of_what_begins_and_ends() {
+        let mut observed = at_rest(&validated("demo", |_| {}));
+        let mut demo = cluster("demo", |_| {});
+        let well = status_of(&demo, &observed, at(100));
+        assert_eq!(reasons(&transitions(None, &well)), ["Ready"]);
+        demo.status = Some(well);
+        silent(&mut observed, &[0, 1]);
+        let ill = status_of(&demo, &observed, at(200));
+        assert_eq!(reasons(&transitions(demo.status.as_ref(), &ill)), ["QuorumLost", "MembersSilent"]);
+        demo.status = Some(ill);
+        let well = status_of(&demo, &at_rest(&validated("demo", |_| {})), at(300));
+        assert_eq!(reasons(&transitions(demo.status.as_ref(), &well)), ["Ready", "Recovered"]);
+    }
+
+    fn reasons(notices: &[Notice]) -> Vec<&str> {
+        notices.iter().map(|notice| notice.reason.as_str()).collect()
+    }
+
+    #[test]
+    fn what_the_api_server_refused_is_said_and_a_conflict_is_not() {
+        let observed = at_rest(&validated("demo", |_| {}));
+        let demo = cluster("demo", |_| {});
+        let say = |failure: &ApplyError| {
+            let outcome =
+                Outcome { observed: &observed, findings: Vec::new(), actions: 1, failure: Some(failure) };
+            words(&status(&demo, &outcome, at(0)))
+        };
+        let refused =
+            ApplyError::Refused { what: "StatefulSet demo".to_owned(), message: "is immutable".to_owned() };
+        assert!(say(&refused).contains("True/ApplyFailed"), "{}", say(&refused));
+        let conflict = ApplyError::Conflict { what: "ConfigMap demo-ring".to_owned() };
+        assert!(say(&conflict).contains("False/AsExpected"), "{}", say(&conflict));
+    }
+
+    #[test]
+    fn a_growing_log_rarely_changes_the_status() {
+        let sizes: std::collections::BTreeSet<i64> =
+            (0..1000).map(|i| coarse_bytes((1 << 30) + i * (1 << 17))).collect();
+        assert!(sizes.len() <= 3, "{sizes:?}");
+        for bytes in [0, 1, 1 << 20, (1 << 20) + 1, 12_345_678_901, 1 << 40] {
+            let coarse = coarse_bytes(bytes);
+            assert!(
+                coarse >= bytes as i64 && coarse <= (bytes + bytes / 8 + (1 << 20)) as i64,
+                "{bytes}: {coarse}"
+            );
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kube::core::cel::Validator;
 use quorate_operator::crd;
 
 /// What `kubectl apply` puts into an annotation may not be longer.
@@ -43,4 +44,27 @@ fn every_rule_has_a_sentence() {
         let sentence = rule["message"].as_str().unwrap_or_default();
         assert!(sentence.split(' ').count() >= 6, "{rule}");
     }
+}
+
+/// The sentences of the rules, without an API server: what the fast tests can see of `bad-objects/`. (Types and enums
+/// are the API server's own; the tests against a real one see them all.)
+#[test]
+fn bad_objects_break_the_rules_whose_sentences_they_expect() {
+    let definition = serde_json::to_value(crd::definition()).unwrap();
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let sentences = definition.to_string();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad-objects")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        let sentence = text.lines().next().unwrap().strip_prefix("# expect: ").unwrap();
+        if !sentences.contains(sentence) {
+            continue;
+        }
+        let object: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let result = Validator::new().validate_with_defaults(schema, &object, None);
+        let errors = result.map_or_else(|errors| errors.to_string(), |()| "accepted".to_owned());
+        assert!(errors.contains(sentence), "{text}: {errors}");
+        seen += 1;
+    }
+    assert!(seen >= 30, "{seen}");
 }
