@@ -173,6 +173,9 @@ impl Log {
         active.previous = checksum;
         active.marked = batch.is_empty();
         active.segment.end.store(end, Ordering::Release);
+        if end >= active.capacity / 2 && self.shared.spares.want() {
+            self.shared.background.poke();
+        }
         Ok(at)
     }
 
@@ -300,6 +303,7 @@ impl Log {
             .and_then(|spare| self.begin_in(spare).map_err(|error| self.cannot_begin(&error)));
         if let Err(error) = &begun {
             self.shared.status.cannot_begin(matches!(error, WriteError::Full { .. }));
+            self.shared.spares.want(); // Which also finds out when one can be had again.
         }
         self.active = Some(begun?);
         self.next += 1;

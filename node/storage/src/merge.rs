@@ -44,12 +44,16 @@ pub(crate) struct Merger(pub(crate) Arc<Shared>);
 
 impl Merger {
     pub(crate) fn run(self) {
-        let mut pokes = 0;
+        let (mut pokes, mut failed) = (0, false);
         loop {
-            let merged = self.step().unwrap_or_else(|error| {
-                tracing::warn!(%error, "segments cannot be merged now");
-                false
-            });
+            let result = self.step();
+            if let Err(error) = &result
+                && !failed
+            {
+                tracing::warn!(%error, "segments cannot be merged now; it is tried again and again");
+            }
+            failed = result.is_err();
+            let merged = result.unwrap_or(false);
             let background: &Background = &self.0.background;
             if background.is_closing() || (!merged && background.wait(&mut pokes, RETRY_AFTER)) {
                 return;

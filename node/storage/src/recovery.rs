@@ -87,6 +87,9 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenEr
     };
     recovery.read_all(&names)?;
     let mut recovered = recovery.recovered;
+    if recovered.newest.as_ref().is_none_or(|newest| newest.range.last + 1 != recovered.next) {
+        (recovered.newest, recovered.previous_end) = (None, 0); // What comes before the next segment is lost.
+    }
     recovered.report.keys = recovered.index.keys();
     recovered.report.segments = recovered.segments.in_order().len();
     Ok(recovered)
@@ -215,8 +218,13 @@ impl Recoverer<'_> {
         }
         self.recovered.report.groups += scan.groups.len() as u64;
         self.recovered.report.bytes += scan.end as u64;
-        let header = SegmentHeader { end: scan.end as u64, ..*header };
-        let segment = self.recovered.segments.add(&header, found.name.clone(), found.file.clone(), length);
+        let end = scan.end as u64;
+        // A crash may have kept the log from giving back the space behind the end.
+        let shortened = expected.is_some() && length > end && found.file.truncate(end).is_ok();
+        let header = SegmentHeader { end, ..*header };
+        let file_bytes = if shortened { end } else { length };
+        let segment =
+            self.recovered.segments.add(&header, found.name.clone(), found.file.clone(), file_bytes);
         for (at, record) in scan.records() {
             self.replay(&segment, at, &record)?;
         }

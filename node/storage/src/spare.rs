@@ -1,10 +1,11 @@
 //! Segments made ready before they are needed: allocated and written over once, so that a sync of the log has only
 //! data to write and no change of the file system's own records.
 //!
-//! Invariant: a spare is not part of the log, and at most one is kept.
+//! Invariant: a spare is not part of the log, and at most one is kept, and only while one will be needed soon: an idle
+//! log takes the space of one segment, not of two.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -67,16 +68,25 @@ impl Names {
 
 /// Where the spare is kept.
 #[derive(Default)]
-pub(crate) struct Spares(Mutex<Option<Spare>>);
+pub(crate) struct Spares {
+    ready: Mutex<Option<Spare>>,
+    wanted: AtomicBool,
+}
 
 impl Spares {
     /// The spare, if it has room for this much.
     pub(crate) fn take(&self, bytes: u64) -> Option<Spare> {
-        lock(&self.0).take_if(|spare| spare.bytes >= bytes)
+        self.wanted.store(false, Ordering::Relaxed);
+        lock(&self.ready).take_if(|spare| spare.bytes >= bytes)
     }
 
-    fn is_empty(&self) -> bool {
-        lock(&self.0).is_none()
+    /// A spare will be needed. Says whether that is news.
+    pub(crate) fn want(&self) -> bool {
+        !self.wanted.swap(true, Ordering::Relaxed)
+    }
+
+    fn are_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) && lock(&self.ready).is_none()
     }
 }
 
@@ -87,7 +97,9 @@ impl Preparer {
     pub(crate) fn run(self) {
         let mut pokes = 0;
         loop {
-            if let Err(error) = self.step() {
+            if self.0.spares.are_wanted()
+                && let Err(error) = self.step()
+            {
                 tracing::debug!(%error, "no segment can be prepared now");
             }
             if self.0.background.wait(&mut pokes, RETRY_AFTER) {
@@ -99,19 +111,18 @@ impl Preparer {
         }
     }
 
-    /// Prepares a segment if there is none and the disk has room for it.
+    /// Prepares a segment if the disk has room for it.
     pub(crate) fn step(&self) -> io::Result<()> {
         let shared = &self.0;
         let bytes = u64::from(shared.options.segment_bytes);
-        if !shared.spares.is_empty() {
-            return Ok(());
-        }
         if shared.disk.free_bytes()? < bytes + shared.options.free_space_reserve_bytes {
             return Ok(());
         }
         let spare = Spare::make(&*shared.disk, &shared.names, bytes)?;
         spare.write_over().inspect_err(|_| remove(&*shared.disk, &spare.name))?;
-        *lock(&shared.spares.0) = Some(spare);
+        if let Some(older) = lock(&shared.spares.ready).replace(spare) {
+            remove(&*shared.disk, &older.name);
+        }
         shared.status.can_begin();
         Ok(())
     }

@@ -10,7 +10,7 @@ fn closed_log(seed: u64) -> (Engine, Vec<String>) {
     for round in 0..20usize {
         let change = event(engine.context(&key(round % 9)), &[round as u8; 400]);
         engine.commit([(key(round % 9), change)]);
-        if round == 12 && seed % 2 == 0 {
+        if round == 12 && seed.is_multiple_of(2) {
             while engine.parts().merger.step().unwrap() {}
         }
     }
@@ -90,7 +90,7 @@ fn a_rotten_segment_is_set_aside_and_kept() {
     engine.disk.rot(&names[1], 300, 3);
     let report = engine.open().unwrap();
     let kept = names[1].replace(".log", ".quarantined");
-    assert_eq!(report.quarantined.iter().map(|q| q.name.clone()).collect::<Vec<_>>(), [kept.clone()]);
+    assert_eq!(report.quarantined.iter().map(|q| &q.name).collect::<Vec<_>>(), [&kept]);
     assert!(report.quarantined[0].reason.contains("changed by the disk"), "{report:?}");
     assert_eq!(engine.disk.bytes(&kept).unwrap().len(), before.len());
     assert_eq!(engine.disk.bytes(&names[1]), None);
@@ -150,8 +150,8 @@ fn a_missing_file_is_a_loss_not_an_absence() {
     assert_eq!(engine.get(b"never written"), Err(ReadError::Quarantined { partition: PARTITION }));
     check_honest(&engine);
     // Nor is the gap merged over.
-    for round in 0..20 {
-        engine.commit([(key(0), Change::Merge(peer_set(round + 1, &[1; 900])))]);
+    for number in 0..27 {
+        engine.commit([(key(number % 9), Change::Merge(peer_set(number as u64 + 1, &[1; 900])))]);
     }
     while engine.parts().merger.step().unwrap() {}
     assert_eq!(engine.open().unwrap().quarantined, report.quarantined);
@@ -160,8 +160,10 @@ fn a_missing_file_is_a_loss_not_an_absence() {
 #[test]
 fn the_end_of_a_segment_is_known_after_the_next_one_was_merged() {
     let mut engine = Engine::new(SimulatedDisk::new(1, 1 << 20), small());
-    for number in 0..8 {
+    let mut number = 0;
+    while engine.usage().segments < 2 {
         engine.commit([(key(number), event(Context::default(), &[1; 600]))]);
+        number += 1;
     }
     for round in 0..20u8 {
         let change = event(engine.context(&key(8)), &[round; 600]);
@@ -170,7 +172,8 @@ fn the_end_of_a_segment_is_known_after_the_next_one_was_merged() {
     while engine.parts().merger.step().unwrap() {}
     let names = engine.disk.attach().list().unwrap();
     let first = "0000000000000001-0000000000000001.log";
-    assert!(names.iter().any(|name| name == first) && names.len() < 5, "{names:?}");
+    let second_was_merged = |name: &String| name.starts_with("0000000000000002-") && !name.contains("2.");
+    assert!(names.iter().any(|name| name == first) && names.iter().any(second_was_merged), "{names:?}");
     let last_byte = engine.disk.bytes(first).unwrap().len() - 1;
     engine.disk.rot(first, last_byte, 0);
     assert_eq!(
