@@ -64,6 +64,12 @@ impl Helm {
         })
     }
 
+    /// Whether anything is installed under this name.
+    pub fn has_any(&self, release: &Release<'_>) -> bool {
+        self.status(release.name, release.namespace)
+            .is_ok_and(|status| status["info"]["status"] == "deployed")
+    }
+
     /// Runs the chart's own tests.
     ///
     /// # Errors

@@ -131,7 +131,10 @@ pub fn install(target: &Target, progress: &Progress) -> Result<(), Error> {
         return Ok(());
     }
     if built.is_empty() {
-        progress.step("this cluster takes images from a registry: the chart's own image names are used");
+        progress.step("this cluster takes images from a registry: what is installed stays, or the chart's own images are used");
+        if helm.has_any(&release) {
+            return Ok(());
+        }
     }
     install_release(target, &built, &helm, &release, progress)
 }
