@@ -10,6 +10,7 @@ mod imports;
 mod links;
 mod manifests;
 mod metrics;
+mod words;
 
 use crate::shell::Shell;
 use crate::step::{Needs, Outcome, Step};
@@ -19,6 +20,7 @@ pub(crate) const ALL: &[Step] = &[
     on_machine("format", "the code is formatted", cargo::format),
     on_machine("imports", "crates import only what lies below them", imports::run),
     on_machine("links", "links of the book lead somewhere", links::run),
+    on_machine("words", "the book explains what programs say", words::run),
     on_machine("clippy", "clippy has nothing to say", cargo::clippy),
     on_machine("docs", "the documentation of the code builds", cargo::docs),
     on_machine("tests", "unit, property and process tests", cargo::tests),
