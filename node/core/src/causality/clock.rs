@@ -20,6 +20,11 @@ impl Stamp {
         Self(unix_ms << LOGICAL_BITS)
     }
 
+    /// The stamp right after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
     /// The wall-clock part, in Unix milliseconds.
     pub fn unix_ms(self) -> u64 {
         self.0 >> LOGICAL_BITS
