@@ -1,5 +1,7 @@
-//! `quorate-operator run` reconciles KVClusters; `quorate-operator crd` prints their definition.
+//! `quorate-operator run` reconciles KVClusters, `crd` prints their definition, `check` is for `helm test`.
 #![forbid(unsafe_code)]
+
+mod check;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -31,6 +33,15 @@ enum Command {
     Run(Run),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Check that an operator is ready and that KVClusters are served; for `helm test`.
+    Check {
+        /// What an operator that is ready answers with 200.
+        #[arg(long)]
+        url: Option<String>,
+        /// Look for KVClusters in this namespace alone; in all, where absent.
+        #[arg(long)]
+        watch_namespace: Option<String>,
+    },
 }
 
 #[derive(Args)]
@@ -68,6 +79,9 @@ async fn main() -> ExitCode {
         Command::Crd => {
             print!("{}", crd::yaml());
             Ok(())
+        }
+        Command::Check { url, watch_namespace } => {
+            check::check(url.as_deref(), watch_namespace.as_deref()).await
         }
     };
     match result {
