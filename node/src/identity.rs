@@ -33,7 +33,7 @@ struct Document {
 
 /// Takes the disk at `dir`, or makes an empty one a node of `cluster`.
 pub(crate) fn take(dir: &Path, cluster: ClusterId) -> anyhow::Result<Disk> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
+    create(dir).with_context(|| format!("cannot create the data directory {}", dir.display()))?;
     let lock = File::create(dir.join(LOCK)).with_context(|| format!("cannot write to {}", dir.display()))?;
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("{} is in use by another node: give each node a directory of its own", dir.display());
@@ -46,6 +46,18 @@ pub(crate) fn take(dir: &Path, cluster: ClusterId) -> anyhow::Result<Disk> {
     document.start += 1;
     write_durably(dir, FILE, &serde_json::to_vec_pretty(&document)?)?;
     Ok(Disk { actor: Actor { node: document.node_id, start: document.start }, _lock: lock })
+}
+
+/// Makes the directory where there is none, so that a power cut cannot take it with all that is in it.
+fn create(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => File::open(".")?.sync_all(),
+    }
 }
 
 fn read(dir: &Path, bytes: &[u8], cluster: ClusterId) -> anyhow::Result<Document> {
