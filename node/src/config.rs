@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use quorate_core::ClusterId;
 use quorate_core::causality::Policy;
@@ -151,16 +150,15 @@ impl std::error::Error for Mistakes {}
 
 impl Options {
     /// Reads the file of `--config`.
-    pub(crate) fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    pub(crate) fn from_file(path: &Path) -> Result<Self, Mistakes> {
+        let mistake = |sentence| Mistakes(vec![sentence]);
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| mistake(format!("cannot read {}: {error}", path.display())))?;
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        match serde_yaml::from_str(&text) {
-            Ok(options) => Ok(options),
-            Err(error) => bail!("{} is not a configuration: {error}", path.display()),
-        }
+        serde_yaml::from_str(&text)
+            .map_err(|error| mistake(format!("{} is not a configuration: {error}", path.display())))
     }
 
     /// These options, and `other`'s where these say nothing.
@@ -238,8 +236,8 @@ impl Options {
             free_space_reserve_bytes: self.free_space_reserve.map_or(64 << 20, |size| size.0),
             segment_bytes: self.segment_size.map_or(16 << 20, |size| size.0),
         };
-        check.that((1 << 20..=1 << 30).contains(&config.segment_bytes), || {
-            format!("segment-size: {} bytes is out of bounds, write 1Mi to 1Gi", config.segment_bytes)
+        check.that((1 << 20..=256 << 20).contains(&config.segment_bytes), || {
+            format!("segment-size: {} bytes is out of bounds, write 1Mi to 256Mi", config.segment_bytes)
         });
         check.that(config.peer_listen != config.http_listen || config.peer_listen.port() == 0, || {
             format!("peer-listen and http-listen are both {}: give each its own port", config.peer_listen)
