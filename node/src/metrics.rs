@@ -146,6 +146,16 @@ impl Metrics {
             ),
             registry: Registry::new(),
         };
+        // A series that appears with its first event has no rate for it: what alerts watch is there from the start.
+        for outcome in ["acknowledged", "refused", "unreachable", "lost", "timeout"] {
+            metrics.replica_acks.with_label_values(&[outcome]);
+        }
+        for outcome in ["repaired", "failed"] {
+            metrics.read_repairs.with_label_values(&[outcome]);
+        }
+        for listener in ["http", "admin", "peer"] {
+            metrics.refused_connections.with_label_values(&[listener]);
+        }
         let build = Opts::new("quorate_build_info", "The program's version; always 1.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, IntGauge::with_opts(build)).set(1);
