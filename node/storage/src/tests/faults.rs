@@ -95,6 +95,17 @@ fn a_write_whose_sync_fails_goes_into_a_new_segment() {
 }
 
 #[test]
+fn a_segment_that_cannot_be_begun_refuses_what_nobody_has_seen_and_is_tried_again() {
+    let mut engine = Engine::new(disk(), small());
+    engine.disk.fail_syncs(1);
+    let outcome = engine.commit([(key(0), event(Context::default(), b"refused"))]).remove(0);
+    assert!(matches!(outcome.result, Some(Err(WriteError::Failed { .. }))), "{outcome:?}");
+    assert_eq!((outcome.prepared, engine.state()), (None, State::Failed));
+    engine.put(0, b"taken").unwrap();
+    assert_eq!((engine.state(), engine.value(0)), (State::Writable, Some(b"taken".to_vec())));
+}
+
+#[test]
 fn two_failures_in_a_row_end_writing_and_reads_go_on() {
     let mut engine = Engine::new(disk(), small());
     engine.put(0, b"before").unwrap();

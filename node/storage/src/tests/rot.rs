@@ -248,6 +248,22 @@ fn a_broken_group_before_a_synced_one_is_rot_even_in_the_newest_segment() {
 }
 
 #[test]
+fn the_mark_of_an_idle_log_tells_rot_in_its_last_group_from_a_torn_write() {
+    let rotten = |idle: bool| {
+        let mut engine = Engine::new(SimulatedDisk::new(1, 1 << 20), small());
+        engine.commit([(key(0), event(Context::default(), &[1; 100]))]);
+        if idle {
+            engine.parts().committer.idle();
+        }
+        engine.disk.restart();
+        engine.disk.rot("0000000000000001-0000000000000001.log", 200, 0);
+        engine.open().unwrap().quarantined.len()
+    };
+    assert_eq!(rotten(true), 1);
+    assert_eq!(rotten(false), 0, "without the mark nothing proves that the group was ever whole");
+}
+
+#[test]
 fn a_log_of_a_later_program_is_refused_and_left_alone() {
     let (mut engine, names) = closed_log(1);
     let sound = engine.disk.bytes(&names[0]).unwrap();
