@@ -14,7 +14,7 @@ use quorate_core::ring::Epoch;
 use quorate_storage::{State as EngineState, Usage};
 
 use crate::http::error_response;
-use crate::node::Node;
+use crate::node::{Node, takes_part};
 use crate::ring::AdoptError;
 
 /// The largest epoch document: 1,000 members and 4,096 partitions fit well within.
@@ -39,6 +39,10 @@ pub(crate) fn router(admin: Admin) -> Router {
         .layer(DefaultBodyLimit::max(EPOCH_BYTES_MAX))
         .fallback(|| async {
             error_response(StatusCode::NOT_FOUND, "not_found", "there is no such resource")
+        })
+        .method_not_allowed_fallback(|| async {
+            let sentence = "this resource has other methods: GET, and PUT for the epoch";
+            error_response(StatusCode::METHOD_NOT_ALLOWED, "bad_method", sentence)
         })
         .layer(middleware::from_fn_with_state(admin.clone(), ask_for_the_secret));
     Router::new()
@@ -148,8 +152,8 @@ impl Node {
         let Some(epoch) = epoch else { return Some("no ring yet: waiting for the first epoch".into()) };
         if self.stopping.load(Ordering::Relaxed) {
             Some("stopping".into())
-        } else if epoch.member(self.id).is_none() {
-            Some(format!("this disk ({}) is no member of epoch {}", self.id, epoch.number()))
+        } else if !takes_part(epoch, self.id) {
+            Some(format!("this disk ({}) is no active member of epoch {}", self.id, epoch.number()))
         } else if reach.at_quorum == 0 {
             Some("no partition has a quorum of owners up".into())
         } else {

@@ -12,12 +12,14 @@ use quorate_core::limits::SIBLINGS_WARN;
 use quorate_core::quorum::{Failure, ReadDecision, ReadQuorum, WriteDecision, WriteQuorum};
 use quorate_core::ring::{Epoch, Member};
 use quorate_storage::{Change, Write};
-use quorate_wire::peer::{ClientWrite, Refusal, Request, Response, Written};
+use quorate_wire::peer::{ClientWrite, Refusal, Request, Response, Written, set_bytes};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::node::{Node, refusal};
 use crate::peers::CallError;
+use crate::room::Taken;
+use crate::seldom::Seldom;
 
 /// A read that a quorum answered.
 pub(crate) struct Found {
@@ -25,6 +27,37 @@ pub(crate) struct Found {
     pub(crate) set: VersionSet,
     /// Owners that replied; at least R.
     pub(crate) replicas: u8,
+    /// What the replies take in memory. Held until the client has its answer.
+    pub(crate) room: Arc<Vec<Taken>>,
+}
+
+/// What an owner replied to a read.
+enum Reply {
+    Stored(VersionSet, Taken),
+    /// There was no room to keep what it replied.
+    NoRoom,
+    None,
+}
+
+/// A read on its way: the replies, and the room that they take.
+struct Reading {
+    quorum: ReadQuorum,
+    room: Vec<Taken>,
+    no_room: bool,
+}
+
+impl Reading {
+    fn heard(&mut self, (owner, reply): (NodeId, Reply)) -> ReadDecision {
+        match reply {
+            Reply::Stored(set, room) => {
+                self.room.push(room);
+                return self.quorum.replied(owner, set);
+            }
+            Reply::NoRoom => self.no_room = true,
+            Reply::None => {}
+        }
+        self.quorum.failed(owner)
+    }
 }
 
 /// An owner's part of a write.
@@ -45,6 +78,9 @@ impl Node {
         let mut last = Refusal::Unavailable { needed: epoch.replication().write_quorum, reachable: 0 };
         for owner in owners {
             let time = deadline.saturating_duration_since(Instant::now());
+            if time.is_zero() {
+                break; // Nothing was written so far, and nothing will be.
+            }
             let result = if owner.id == self.id {
                 self.coordinate_write(&epoch, key.clone(), write.clone(), time).await
             } else {
@@ -115,12 +151,17 @@ impl Node {
         });
 
         let mut quorum = WriteQuorum::new(owners.iter().map(|owner| owner.id), needed);
-        let Ok(set) = ready.await else {
+        let set = match timeout_at(deadline, ready).await {
+            Ok(Ok(set)) => set,
             // Refused before it was prepared: no owner was sent anything.
-            return match settled.recv().await {
-                Some((_, Part::Failed(_, Some(refusal)))) => Err(refusal),
-                _ => Err(Refusal::Stopping),
-            };
+            Ok(Err(_)) => {
+                return match settled.recv().await {
+                    Some((_, Part::Failed(_, Some(refusal)))) => Err(refusal),
+                    _ => Err(Refusal::Stopping),
+                };
+            }
+            // The disk hangs, and the write waits for it here: it cannot be taken back.
+            Err(_) => return Err(Refusal::Indeterminate { needed, acknowledged: 0 }),
         };
         for owner in owners.iter().filter(|owner| owner.id != self.id) {
             self.replicate(epoch, owner.clone(), key.clone(), set.clone(), deadline, parts.clone());
@@ -147,11 +188,14 @@ impl Node {
     fn written(&self, set: &VersionSet, replicas: u8) -> Written {
         let siblings = set.versions().len();
         if siblings >= SIBLINGS_WARN {
+            static LOG: Seldom = Seldom::new();
             self.metrics.sibling_warnings.inc();
-            tracing::warn!(
-                siblings,
-                "a key has many concurrent values: its writers do not send contexts back"
-            );
+            if LOG.due() {
+                tracing::warn!(
+                    siblings,
+                    "a key has many concurrent values: its writers do not send contexts back"
+                );
+            }
         }
         Written { context: set.context().clone(), siblings: siblings as u32, replicas }
     }
@@ -198,7 +242,8 @@ impl Node {
         let epoch = self.serving_epoch()?;
         let replication = epoch.replication();
         let owners: Vec<Member> = epoch.owners(epoch.partitions().of_key(&key)).cloned().collect();
-        let mut quorum = ReadQuorum::new(replication.factor, replication.read_quorum);
+        let quorum = ReadQuorum::new(replication.factor, replication.read_quorum);
+        let mut reading = Reading { quorum, room: Vec::new(), no_room: false };
         let (replies, mut replied) = mpsc::channel(owners.len());
         for owner in owners {
             self.ask(&epoch, owner, key.clone(), deadline, replies.clone());
@@ -207,27 +252,33 @@ impl Node {
 
         let decision = loop {
             match timeout_at(deadline, replied.recv()).await {
-                Ok(Some(reply)) => match heard(&mut quorum, reply) {
+                Ok(Some(reply)) => match reading.heard(reply) {
                     ReadDecision::Wait => {}
                     decision => break decision,
                 },
                 Ok(None) | Err(_) => break ReadDecision::Unavailable,
             }
         };
-        let (set, replicas) = (quorum.merged(), quorum.replies());
+        let (set, replicas) = (reading.quorum.merged(), reading.quorum.replies());
         if decision != ReadDecision::Answer {
-            return Err(Refusal::Unavailable { needed: replication.read_quorum, reachable: replicas });
+            let needed = replication.read_quorum;
+            return Err(match reading.no_room {
+                true => Refusal::Busy,
+                false => Refusal::Unavailable { needed, reachable: replicas },
+            });
         }
-        let node = self.clone();
-        // One task a read, bounded by the requests in progress and by the request timeout.
+        let room = Arc::new(std::mem::take(&mut reading.room));
+        let (node, held) = (self.clone(), room.clone());
+        // One task a read, for at most the request's time and at most half of the room for replies.
         tokio::spawn(async move {
-            while !quorum.complete() {
+            let _held = held;
+            while !reading.quorum.complete() && !node.replies.is_crowded() {
                 let Ok(Some(reply)) = timeout_at(deadline, replied.recv()).await else { break };
-                heard(&mut quorum, reply);
+                reading.heard(reply);
             }
-            node.repair(&epoch, key, &quorum, deadline + node.request_timeout);
+            node.repair(&epoch, key, &reading.quorum, deadline + node.request_timeout);
         });
-        Ok(Found { set, replicas })
+        Ok(Found { set, replicas, room })
     }
 
     /// Asks one owner for its set.
@@ -237,27 +288,34 @@ impl Node {
         owner: Member,
         key: Bytes,
         deadline: Instant,
-        replies: mpsc::Sender<(NodeId, Option<VersionSet>)>,
+        replies: mpsc::Sender<(NodeId, Reply)>,
     ) {
         if owner.id == self.id {
-            let set = self.read_local(epoch, &key).ok();
-            let _ = replies.try_send((owner.id, set)); // There is room for every owner.
+            let reply = self.read_local(epoch, &key).map_or(Reply::None, |set| self.reply(set));
+            let _ = replies.try_send((owner.id, reply)); // There is a place for every owner.
             return;
         }
         if !self.liveness.is_up(owner.id) {
-            let _ = replies.try_send((owner.id, None));
+            let _ = replies.try_send((owner.id, Reply::None));
             return;
         }
         let node = self.clone();
         let request = Request::Read { epoch: epoch.number(), key };
         tokio::spawn(async move {
             let address = node.liveness.address(&owner);
-            let set = match timeout_at(deadline, node.peers.call(owner.id, &address, request)).await {
-                Ok(Ok(Response::Stored(set))) => Some(set),
-                _ => None,
+            let reply = match timeout_at(deadline, node.peers.call(owner.id, &address, request)).await {
+                Ok(Ok(Response::Stored(set))) => node.reply(set),
+                _ => Reply::None,
             };
-            let _ = replies.send((owner.id, set)).await;
+            let _ = replies.send((owner.id, reply)).await;
         });
+    }
+
+    fn reply(&self, set: VersionSet) -> Reply {
+        match self.replies.take(set_bytes(&set)) {
+            Some(room) => Reply::Stored(set, room),
+            None => Reply::NoRoom,
+        }
     }
 
     /// Read repair: gives the merged set to the owners that replied with less.
@@ -282,13 +340,6 @@ impl Node {
                 });
             }
         }
-    }
-}
-
-fn heard(quorum: &mut ReadQuorum, (owner, set): (NodeId, Option<VersionSet>)) -> ReadDecision {
-    match set {
-        Some(set) => quorum.replied(owner, set),
-        None => quorum.failed(owner),
     }
 }
 

@@ -38,20 +38,33 @@ pub(crate) struct Arguments {
 
 /// Runs until Ctrl-C.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let stop = crate::stop_signal()?;
+    let mut stop = Box::pin(crate::stop_signal()?);
     let scratch = Scratch::new(arguments.data_dir.clone())?;
     let (cluster, secret) = cluster(scratch.path())?;
-    let mut nodes = Vec::new();
-    for index in 0..NODES {
-        nodes.push(run::start(config(&arguments, scratch.path(), cluster, &secret, index)).await?);
-    }
-    make_ring(&arguments, cluster, &nodes)?;
-    wait_until_ready(&nodes).await?;
+    let nodes = tokio::select! {
+        nodes = bring_up(&arguments, scratch.path(), cluster, &secret) => nodes?,
+        () = &mut stop => return Ok(()),
+    };
     greet(&nodes, scratch.path(), arguments.data_dir.is_some());
     stop.await;
     println!("\nStopping.");
     futures::future::join_all(nodes.into_iter().map(Running::stop)).await;
     Ok(())
+}
+
+async fn bring_up(
+    arguments: &Arguments,
+    dir: &Path,
+    cluster: ClusterId,
+    secret: &str,
+) -> anyhow::Result<Vec<Running>> {
+    let mut nodes = Vec::new();
+    for index in 0..NODES {
+        nodes.push(run::start(config(arguments, dir, cluster, secret, index)).await?);
+    }
+    make_ring(arguments, cluster, &nodes)?;
+    wait_until_ready(&nodes).await?;
+    Ok(nodes)
 }
 
 /// Where the data is. Thrown away when dropped, unless the person chose the place.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::config::Config;
 use crate::node::Node;
+use crate::seldom::Seldom;
 
 /// Gossip messages that may wait to be taken in; more are dropped.
 pub(crate) const HEARD_MAX: usize = 1024;
@@ -144,14 +145,20 @@ fn take_in(
     dice: &mut dyn FnMut() -> u64,
 ) -> Vec<Action> {
     if heard.message.from() != heard.from {
-        tracing::warn!(peer = %heard.from, says = %heard.message.from(), "a peer speaks in another's name");
+        static LOG: Seldom = Seldom::new();
+        if LOG.due() {
+            tracing::warn!(peer = %heard.from, says = %heard.message.from(), "a peer speaks in another's name");
+        }
         return Vec::new();
     }
     if heard.epoch > node.ring.number() {
         fetch_epoch(node, heard.from);
     }
     membership.handle(heard.message, now, dice).unwrap_or_else(|error| {
-        tracing::warn!(peer = %heard.from, %error, "refused a gossip message");
+        static LOG: Seldom = Seldom::new();
+        if LOG.due() {
+            tracing::warn!(peer = %heard.from, %error, "refused a gossip message");
+        }
         Vec::new()
     })
 }
@@ -187,7 +194,10 @@ fn fetch_epoch(node: &Arc<Node>, from: NodeId) {
             let adopting = node.clone();
             let adopted = tokio::task::spawn_blocking(move || adopting.ring.adopt(epoch)).await;
             if let Ok(Err(error)) = adopted {
-                tracing::error!(peer = %from, %error, "cannot adopt a peer's epoch");
+                static LOG: Seldom = Seldom::new();
+                if LOG.due() {
+                    tracing::error!(peer = %from, %error, "cannot adopt a peer's epoch");
+                }
             }
         }
         node.liveness.fetching.store(false, Ordering::Relaxed);

@@ -16,7 +16,9 @@ mod metrics;
 mod node;
 mod peers;
 mod ring;
+mod room;
 mod run;
+mod seldom;
 mod units;
 
 use std::io::IsTerminal as _;
@@ -29,6 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use config::{LogFormat, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// A node of Quorate, the replicated key-value store that Kubernetes operates.
 #[derive(Parser)]
@@ -65,7 +68,8 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    match command {
+    raise_descriptor_limit();
+    let result = match command {
         Command::Run { config, options } => {
             let file = config.as_deref().map(Options::from_file).transpose()?;
             let options = options.or(file.unwrap_or_default());
@@ -76,13 +80,33 @@ fn run(command: Command) -> anyhow::Result<()> {
             start_logging(LogFormat::Text);
             runtime.block_on(dev::run(arguments))
         }
+    };
+    // Whatever still blocks, such as a name server that does not answer, has no more to say.
+    runtime.shutdown_background();
+    result
+}
+
+/// Connections and the log share the descriptors that the process may open: a low limit, which some shells and
+/// service managers set for programs that use `select`, would let clients starve the log.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 
 async fn serve(config: config::Config) -> anyhow::Result<()> {
-    let stop = stop_signal()?;
-    let running = run::start(config).await?;
-    stop.await;
+    let mut stop = Box::pin(stop_signal()?);
+    let mut running = tokio::select! {
+        running = run::start(config) => running?,
+        // Nothing is promised to anybody yet; a log in the middle of its recovery is as safe as after a crash.
+        () = &mut stop => return Ok(()),
+    };
+    tokio::select! {
+        () = stop => {}
+        part = running.ended() => anyhow::bail!("{part} ended by itself, which is a defect; the log above may say why"),
+    }
     running.stop().await;
     Ok(())
 }

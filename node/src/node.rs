@@ -17,6 +17,11 @@ use crate::gossip::{Heard, Liveness};
 use crate::metrics::Metrics;
 use crate::peers::{Handler, Peers, Reply};
 use crate::ring::Ring;
+use crate::room::Room;
+use crate::seldom::Seldom;
+
+/// Bytes of replies to reads that may be in memory; reads that find no room are told to come back.
+const REPLIES_BYTES_MAX: usize = 256 << 20;
 
 /// What the parts of a node share.
 pub(crate) struct Node {
@@ -30,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) liveness: Liveness,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: AtomicBool,
+    /// What replies to reads may take in memory, answers that clients have not fetched yet included.
+    pub(crate) replies: Room,
     clock: Mutex<Clock>,
     heard: mpsc::Sender<Heard>,
 }
@@ -58,7 +65,8 @@ impl Node {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { id, secret, conflicts, request_timeout, ring, store, peers, liveness, metrics, heard } =
             parts;
-        let (stopping, clock) = (AtomicBool::new(false), Mutex::default());
+        let (stopping, replies) = (AtomicBool::new(false), Room::new(REPLIES_BYTES_MAX));
+        let clock = Mutex::default();
         Arc::new(Self {
             id,
             secret,
@@ -70,6 +78,7 @@ impl Node {
             liveness,
             metrics,
             stopping,
+            replies,
             clock,
             heard,
         })
@@ -78,7 +87,11 @@ impl Node {
     /// The epoch to serve by, of which this node is an active member.
     pub(crate) fn serving_epoch(&self) -> Result<Arc<Epoch>, Refusal> {
         let epoch = self.ring.current().ok_or(Refusal::NoEpoch)?;
-        if is_active(&epoch, self.id) { Ok(epoch) } else { Err(Refusal::NotMember { known: epoch.number() }) }
+        if takes_part(&epoch, self.id) {
+            Ok(epoch)
+        } else {
+            Err(Refusal::NotMember { known: epoch.number() })
+        }
     }
 
     /// A stamp for a write that is taken now.
@@ -91,9 +104,12 @@ impl Node {
         let Some(last) = set.last() else { return };
         let mut clock = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = clock.observe(last.stamp, unix_ms()) {
+            static LOG: Seldom = Seldom::new();
             drop(clock);
             self.metrics.clock_ahead.inc();
-            tracing::warn!(actor = ?last.dot.actor, %error, "check the clocks");
+            if LOG.due() {
+                tracing::warn!(actor = ?last.dot.actor, %error, "check the clocks");
+            }
         }
     }
 
@@ -102,7 +118,10 @@ impl Node {
         match self.store.get(epoch.partitions().of_key(key), key) {
             Ok(set) => Ok(set.unwrap_or_default()),
             Err(error) => {
-                tracing::error!(%error, "a read from disk failed");
+                static LOG: Seldom = Seldom::new();
+                if LOG.due() {
+                    tracing::error!(%error, "a read from disk failed");
+                }
                 Err(storage_failed(&error))
             }
         }
@@ -136,7 +155,7 @@ impl Node {
         if routed < known {
             return Err(Refusal::EpochRetired { routed, known });
         }
-        if !is_active(&epoch, from) {
+        if !takes_part(&epoch, from) {
             return Err(Refusal::NotMember { known });
         }
         if !epoch.owns(self.id, epoch.partitions().of_key(key)) {
@@ -146,7 +165,8 @@ impl Node {
     }
 }
 
-fn is_active(epoch: &Epoch, node: NodeId) -> bool {
+/// Whether a node may take part: one that was removed is as good as a stranger (INV-FENCE).
+pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
     epoch.member(node).is_some_and(|member| member.state != MemberState::Removed)
 }
 

@@ -62,10 +62,10 @@ impl Ring {
             let (pushed, found) = (epoch.number(), epoch.cluster());
             return Err(EpochError::Cluster { pushed, found, expected: self.cluster }.into());
         }
-        if let Some(known) = self.current() {
-            if !epoch.follows(&known)? {
-                return Ok(known.mark());
-            }
+        if let Some(known) = self.current()
+            && !epoch.follows(&known)?
+        {
+            return Ok(known.mark());
         }
         let bytes = serde_json::to_vec(&epoch).map_err(|error| AdoptError::Disk(error.into()))?;
         write_durably(&self.dir, FILE, &bytes).map_err(AdoptError::Disk)?;

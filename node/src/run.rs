@@ -163,6 +163,15 @@ impl Running {
         tracing::info!("stopped");
     }
 
+    /// Resolves when a part of the node ended that never should, and names it: half a node is worse than none.
+    pub(crate) async fn ended(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.gossip => "the failure detector",
+            _ = &mut self.clients => "the client listener",
+            _ = &mut self.peers => "the peer listener",
+        }
+    }
+
     /// Tells the peers, and waits until those that are up have heard: the answer to a request comes after
     /// what was said before it on the same connection.
     async fn say_goodbye(&mut self) {

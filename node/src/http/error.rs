@@ -64,7 +64,8 @@ impl HttpError {
             Self::NotFound | Self::NoKey => "not_found",
             Self::Method => "bad_method",
             Self::KeyTooLong { .. } | Self::ValueTooLong => "too_large",
-            Self::SlowBody | Self::BrokenBody(_) => "bad_request",
+            Self::SlowBody => "slow_request",
+            Self::BrokenBody(_) => "bad_request",
         }
     }
 
@@ -76,6 +77,7 @@ impl HttpError {
             "too_many_siblings" => StatusCode::CONFLICT,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
             "not_found" => StatusCode::NOT_FOUND,
+            "slow_request" => StatusCode::REQUEST_TIMEOUT,
             "bad_method" => StatusCode::METHOD_NOT_ALLOWED,
             "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
             _ => StatusCode::BAD_REQUEST,

@@ -30,10 +30,14 @@ use quorate_core::causality::{Context, Policy, VersionSet};
 use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use quorate_wire::context;
 use quorate_wire::peer::{ClientWrite, Refusal};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::room::{Room, Taken, keep};
+use siblings::Representation;
+
 pub(crate) use error::{HttpError, error_response};
 
 /// The header of the causal context.
@@ -46,8 +50,8 @@ const SIBLINGS: HeaderName = HeaderName::from_static("quorate-siblings");
 const PREFIX: &str = "/v1/kv/";
 /// Client requests that may be in progress; more are told to come back.
 const REQUESTS_MAX: usize = 1024;
-/// KiB of request bodies that may be in memory; more are told to come back.
-const BODIES_KIB_MAX: usize = 256 * 1024;
+/// Bytes of request bodies that may be in memory; more are told to come back.
+const BODIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a refused body that are still read, so that the client gets to see the answer.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 
@@ -55,12 +59,12 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 struct Api {
     node: Arc<Node>,
     requests: Semaphore,
-    bodies: Semaphore,
+    bodies: Room,
 }
 
 /// The client API.
 pub(crate) fn router(node: Arc<Node>) -> Router {
-    let api = Api { node, requests: Semaphore::new(REQUESTS_MAX), bodies: Semaphore::new(BODIES_KIB_MAX) };
+    let api = Api { node, requests: Semaphore::new(REQUESTS_MAX), bodies: Room::new(BODIES_BYTES_MAX) };
     Router::new()
         .route("/v1/kv/{*key}", any(key_value))
         .fallback(|| async { HttpError::NotFound })
@@ -76,20 +80,35 @@ async fn key_value(State(api): State<Arc<Api>>, request: Request) -> Response {
         _ => return HttpError::Method.into_response(),
     };
     let metrics = &api.node.metrics;
-    let started = Instant::now();
+    let mut counted = Counted { metrics, operation, started: Instant::now(), outcome: "cancelled" };
     metrics.requests_in_progress.inc();
     let response = match api.requests.try_acquire() {
         Ok(_permit) => api.answer(operation, request).await,
         Err(_) => Err(Refusal::Busy.into()),
     };
-    metrics.requests_in_progress.dec();
     let (outcome, response) = match response {
         Ok(response) => (success(response.status()), response),
         Err(error) => (error.code(), error.into_response()),
     };
-    metrics.requests.with_label_values(&[operation, outcome]).inc();
-    metrics.request_seconds.with_label_values(&[operation]).observe(started.elapsed().as_secs_f64());
+    counted.outcome = outcome;
     response
+}
+
+/// Counts a request when it is done, or when its client hung up before: then this is dropped half-way.
+struct Counted<'a> {
+    metrics: &'a Metrics,
+    operation: &'static str,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let Self { metrics, operation, started, outcome } = self;
+        metrics.requests_in_progress.dec();
+        metrics.requests.with_label_values(&[*operation, *outcome]).inc();
+        metrics.request_seconds.with_label_values(&[*operation]).observe(started.elapsed().as_secs_f64());
+    }
 }
 
 fn success(status: StatusCode) -> &'static str {
@@ -139,15 +158,14 @@ impl Api {
         &self,
         headers: &HeaderMap,
         body: &mut BodyDataStream,
-    ) -> Result<(Bytes, SemaphorePermit<'_>), HttpError> {
+    ) -> Result<(Bytes, Taken), HttpError> {
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let bytes: usize = announced.unwrap_or(VALUE_BYTES_MAX);
         if bytes > VALUE_BYTES_MAX {
             return Err(HttpError::ValueTooLong);
         }
-        let kib = bytes.div_ceil(1024) as u32; // At most VALUE_BYTES_MAX.
-        let room = self.bodies.try_acquire_many(kib).map_err(|_| Refusal::Busy)?;
+        let room = self.bodies.take(bytes).ok_or(Refusal::Busy)?;
         let value =
             timeout(self.node.request_timeout, read(body)).await.map_err(|_| HttpError::SlowBody)??;
         Ok((value, room))
@@ -178,7 +196,14 @@ impl Api {
             found.set = found.set.into_last();
         }
         let token = self.token(&key, &context);
-        let mut response = body_of(&found.set, &token, headers);
+        let mut response = match represent(&found.set, &token, headers) {
+            None => HttpError::NoKey.into_response(),
+            Some(Representation { status, content_type, body }) => {
+                // A client that is slow to fetch its answer holds room until it has it.
+                let body = Body::from(keep(body, found.room));
+                (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
+            }
+        };
         self.receipt(response.headers_mut(), &key, &context, found.replicas);
         response.headers_mut().insert(SIBLINGS, HeaderValue::from(found.set.values().count()));
         Ok(response)
@@ -233,15 +258,17 @@ fn key_of(path: &str) -> Result<Bytes, HttpError> {
     if key.len() > KEY_BYTES_MAX { Err(HttpError::KeyTooLong { bytes: key.len() }) } else { Ok(key.into()) }
 }
 
-fn body_of(set: &VersionSet, token: &str, headers: &HeaderMap) -> Response {
+/// What a client sees of a set; nothing when it holds no value.
+fn represent(set: &VersionSet, token: &str, headers: &HeaderMap) -> Option<Representation> {
     let mut values = set.values();
-    match (values.next(), values.next()) {
-        (None, _) => HttpError::NoKey.into_response(),
-        _ if siblings::wants_json(headers) => siblings::json(set, token),
-        (Some((_, value)), None) => {
-            ([(header::CONTENT_TYPE, "application/octet-stream")], value.clone()).into_response()
-        }
-        _ => siblings::multipart(set),
+    match (values.next()?, values.next()) {
+        _ if siblings::wants_json(headers) => Some(siblings::json(set, token)),
+        ((_, value), None) => Some(Representation {
+            status: StatusCode::OK,
+            content_type: HeaderValue::from_static("application/octet-stream"),
+            body: value.clone(),
+        }),
+        _ => Some(siblings::multipart(set)),
     }
 }
 

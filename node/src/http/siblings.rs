@@ -1,10 +1,8 @@
 //! Several concurrent values in one answer: multipart by default, JSON for those who ask for it.
 
-use axum::Json;
-use axum::body::Body;
-use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use quorate_core::causality::VersionSet;
 use serde::Serialize;
@@ -19,6 +17,13 @@ pub(super) fn wants_json(headers: &HeaderMap) -> bool {
 
 fn status(set: &VersionSet) -> StatusCode {
     if set.values().nth(1).is_some() { StatusCode::MULTIPLE_CHOICES } else { StatusCode::OK }
+}
+
+/// A set as a client asked to see it.
+pub(super) struct Representation {
+    pub(super) status: StatusCode,
+    pub(super) content_type: HeaderValue,
+    pub(super) body: Bytes,
 }
 
 #[derive(Serialize)]
@@ -37,16 +42,22 @@ struct Value {
 }
 
 /// `{"context": …, "values": [{"value": base64, "writtenAtUnixMs": …}]}`, also for a single value.
-pub(super) fn json(set: &VersionSet, token: &str) -> Response {
+pub(super) fn json(set: &VersionSet, token: &str) -> Representation {
     let values = set.values().map(|(version, value)| Value {
         value: BASE64_STANDARD.encode(value),
         written_at_unix_ms: version.stamp.unix_ms(),
     });
-    (status(set), Json(Document { context: token, values: values.collect() })).into_response()
+    let document = Document { context: token, values: values.collect() };
+    let body = serde_json::to_vec(&document).expect("strings and numbers always encode to memory");
+    Representation {
+        status: status(set),
+        content_type: HeaderValue::from_static("application/json"),
+        body: body.into(),
+    }
 }
 
 /// `multipart/mixed` (RFC 2046), one part a value, raw.
-pub(super) fn multipart(set: &VersionSet) -> Response {
+pub(super) fn multipart(set: &VersionSet) -> Representation {
     let boundary = boundary(set);
     let mut body = Vec::new();
     for (_, value) in set.values() {
@@ -61,7 +72,7 @@ pub(super) fn multipart(set: &VersionSet) -> Response {
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = HeaderValue::try_from(format!("multipart/mixed; boundary={boundary}"))
         .unwrap_or(HeaderValue::from_static("multipart/mixed"));
-    (status(set), [(header::CONTENT_TYPE, content_type)], Body::from(body)).into_response()
+    Representation { status: status(set), content_type, body: body.into() }
 }
 
 /// A boundary that occurs in no value. The digest makes a chance hit unlikely, the loop makes it impossible:

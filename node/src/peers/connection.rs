@@ -6,7 +6,7 @@
 use std::io;
 
 use bytes::{Buf as _, BytesMut};
-use quorate_wire::frame::{self, FRAME_BYTES_MAX};
+use quorate_wire::frame::{self, FRAME_BYTES_MAX, FrameError};
 use quorate_wire::peer::Frame;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -23,6 +23,9 @@ pub(super) trait Owner {
 
     /// The frame of a queued item; `None` sends nothing.
     fn outgoing(&mut self, item: Self::Outgoing) -> Option<Frame>;
+
+    /// A frame is too long for the other end: what is sent instead, if anything.
+    fn too_long(&mut self, frame: Frame, error: FrameError) -> Option<Frame>;
 
     /// A frame came. An error closes the connection.
     fn incoming(&mut self, frame: Frame) -> io::Result<()>;
@@ -42,8 +45,11 @@ pub(super) async fn run<O: Owner>(
     let (mut reader, mut writer) = stream.split();
     let mut output = BytesMut::new();
     let put = |owner: &mut O, output: &mut BytesMut, item| {
-        if let Some(frame) = owner.outgoing(item) {
-            frame::encode(&frame, output);
+        let mut next = owner.outgoing(item);
+        while let Some(frame) = next.take() {
+            if let Err(error) = frame::encode(&frame, FRAME_BYTES_MAX, output) {
+                next = owner.too_long(frame, error);
+            }
         }
     };
     first.into_iter().for_each(|item| put(owner, &mut output, item));

@@ -26,7 +26,7 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) enum HandshakeError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    #[error("the other end does not speak the peer protocol: {0}")]
+    #[error("the peer protocol was broken: {0}")]
     Frame(#[from] FrameError),
     #[error("the other end did not finish the handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
     Timeout,
@@ -36,6 +36,14 @@ pub(crate) enum HandshakeError {
     Ourselves,
     #[error("the other end belongs to cluster {0}")]
     OtherCluster(ClusterId),
+}
+
+impl HandshakeError {
+    /// Whether the other end just went away; what it said was no mistake.
+    pub(crate) fn is_departure(&self) -> bool {
+        // What is wrong with a peer's messages comes as `Other`.
+        matches!(self, Self::Io(error) if error.kind() != std::io::ErrorKind::Other)
+    }
 }
 
 impl From<tokio::time::error::Elapsed> for HandshakeError {
@@ -58,7 +66,7 @@ pub(super) async fn connect(mut stream: TcpStream, us: &Credentials) -> Result<E
     stream.set_nodelay(true)?;
     let hello = Hello { cluster: us.cluster, node: us.node, challenge: rand::random() };
     let mut out = BytesMut::from(&MAGIC[..]);
-    frame::encode(&hello, &mut out);
+    frame::encode(&hello, HANDSHAKE_BYTES_MAX, &mut out)?;
     stream.write_all(&out).await?;
     let mut unread = BytesMut::new();
     match receive(&mut stream, &mut unread).await? {
@@ -68,7 +76,8 @@ pub(super) async fn connect(mut stream: TcpStream, us: &Credentials) -> Result<E
                 return Err(HandshakeError::Secret);
             }
             out.clear();
-            frame::encode(&Proof(us.secret.proof(Side::Connector, &hello, node, &challenge)), &mut out);
+            let proof = Proof(us.secret.proof(Side::Connector, &hello, node, &challenge));
+            frame::encode(&proof, HANDSHAKE_BYTES_MAX, &mut out)?;
             stream.write_all(&out).await?;
             Ok(Established { stream, unread, node })
         }
@@ -82,13 +91,13 @@ pub(super) async fn accept(mut stream: TcpStream, us: &Credentials) -> Result<Es
     let hello: Hello = receive(&mut stream, &mut unread).await?;
     let mut out = BytesMut::new();
     if hello.cluster != us.cluster {
-        frame::encode(&Welcome::OtherCluster { cluster: us.cluster }, &mut out);
+        frame::encode(&Welcome::OtherCluster { cluster: us.cluster }, HANDSHAKE_BYTES_MAX, &mut out)?;
         stream.write_all(&out).await?;
         return Err(HandshakeError::OtherCluster(hello.cluster));
     }
     let challenge: Challenge = rand::random();
     let proof = us.secret.proof(Side::Acceptor, &hello, us.node, &challenge);
-    frame::encode(&Welcome::Accepted { node: us.node, challenge, proof }, &mut out);
+    frame::encode(&Welcome::Accepted { node: us.node, challenge, proof }, HANDSHAKE_BYTES_MAX, &mut out)?;
     stream.write_all(&out).await?;
     let Proof(proof) = receive(&mut stream, &mut unread).await?;
     if !us.secret.proves(&proof, Side::Connector, &hello, us.node, &challenge) {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_core::NodeId;
+use quorate_wire::frame::FrameError;
 use quorate_wire::peer::{Frame, Request, Response};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -17,9 +18,13 @@ use tokio::time::timeout;
 
 use super::connection::{self, Owner};
 use super::handshake::{self, Credentials, Established, HANDSHAKE_TIMEOUT, HandshakeError};
+use crate::listen::give_up_on_silence;
+use crate::room::{Room, Taken};
 
 /// Messages that may wait for one peer; more are refused.
 const QUEUE_FRAMES_MAX: usize = 4096;
+/// Bytes of messages that may wait for one peer; more are refused.
+const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// Requests that may be unanswered on one connection; more are refused.
 const PENDING_REQUESTS_MAX: usize = 8192;
 /// How long a connection attempt may take.
@@ -45,11 +50,13 @@ pub(crate) enum CallError {
 type Answer = oneshot::Sender<Result<Response, CallError>>;
 
 enum Outgoing {
-    Call { to: NodeId, request: Request, answer: Answer },
+    Call { to: NodeId, request: Request, answer: Answer, _room: Taken },
     Tell(Frame),
 }
 
 struct Link {
+    /// What waits in the queue.
+    room: Room,
     queue: mpsc::Sender<Outgoing>,
     /// Breaks the connection.
     reset: Arc<Notify>,
@@ -75,14 +82,15 @@ impl Peers {
         request: Request,
     ) -> Result<Response, CallError> {
         let (answer, answered) = oneshot::channel();
-        self.send(address, Outgoing::Call { to, request, answer })?;
+        let bytes = request.bytes();
+        self.send(address, bytes, |room| Outgoing::Call { to, request, answer, _room: room })?;
         answered.await.unwrap_or(Err(CallError::Lost))
     }
 
     /// Sends a message that may be lost to whoever is at `address`.
     pub(crate) fn tell(&self, address: &str, message: Frame) {
         // Lost messages are the gossip protocol's business: it counts on some.
-        let _ = self.send(address, Outgoing::Tell(message));
+        let _ = self.send(address, 0, |_| Outgoing::Tell(message));
     }
 
     /// Breaks the connection to `address`, so that calls that wait for it learn at once that they are lost.
@@ -93,10 +101,16 @@ impl Peers {
         }
     }
 
-    fn send(&self, address: &str, item: Outgoing) -> Result<(), CallError> {
+    fn send(
+        &self,
+        address: &str,
+        bytes: usize,
+        item: impl FnOnce(Taken) -> Outgoing,
+    ) -> Result<(), CallError> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let link = links.entry(address.to_owned()).or_insert_with(|| self.start(address.to_owned()));
-        match link.queue.try_send(item) {
+        let room = link.room.take(bytes).ok_or(CallError::NotSent)?;
+        match link.queue.try_send(item(room)) {
             Ok(()) => Ok(()),
             Err(mpsc::error::TrySendError::Full(_)) => Err(CallError::NotSent),
             Err(mpsc::error::TrySendError::Closed(item)) => {
@@ -114,7 +128,7 @@ impl Peers {
         let reset = Arc::new(Notify::new());
         let driver = Driver { us: self.us.clone(), address, queued, reset: reset.clone(), failed: None };
         tokio::spawn(driver.run());
-        Link { queue, reset }
+        Link { room: Room::new(QUEUE_BYTES_MAX), queue, reset }
     }
 }
 
@@ -164,6 +178,7 @@ impl Driver {
 
     async fn connect_to(&self, address: SocketAddr) -> Result<Established, HandshakeError> {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+        give_up_on_silence(&stream);
         timeout(HANDSHAKE_TIMEOUT, handshake::connect(stream, &self.us)).await?
     }
 
@@ -222,6 +237,7 @@ impl Owner for Open {
             }
             Outgoing::Call { ref answer, .. } if answer.is_closed() => None,
             Outgoing::Call { request, answer, .. } => {
+                // From here on the connection's buffer bounds it.
                 if self.pending.len() >= PENDING_REQUESTS_MAX {
                     self.pending.retain(|_, answer| !answer.is_closed());
                 }
@@ -234,6 +250,16 @@ impl Owner for Open {
                 Some(Frame::Request { id: self.next, request })
             }
         }
+    }
+
+    fn too_long(&mut self, frame: Frame, error: FrameError) -> Option<Frame> {
+        tracing::warn!(node = %self.node, %error, "a request was not sent");
+        if let Frame::Request { id, .. } = frame
+            && let Some(answer) = self.pending.remove(&id)
+        {
+            let _ = answer.send(Err(CallError::NotSent));
+        }
+        None
     }
 
     fn incoming(&mut self, frame: Frame) -> io::Result<()> {
@@ -252,5 +278,48 @@ impl Owner for Open {
 
     fn open(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::ClusterId;
+    use quorate_core::causality::{Context, Policy};
+    use quorate_wire::handshake::Secret;
+    use quorate_wire::peer::ClientWrite;
+
+    use super::*;
+
+    /// Polls a call until it waits for its answer.
+    async fn begin(peers: &Peers, address: &str, value_bytes: usize) -> Option<CallError> {
+        let value = Some(vec![0; value_bytes].into());
+        let write = ClientWrite { context: Context::default(), value, policy: Policy::Siblings };
+        let request = Request::Write { epoch: 1, key: vec![0].into(), write, timeout_ms: 1 };
+        let mut call = Box::pin(peers.call(NodeId::from_u128(2), address, request));
+        let polled = futures::poll!(call.as_mut());
+        std::mem::forget(call); // Still waiting, as a caller that has time would be.
+        match polled {
+            std::task::Poll::Ready(answer) => answer.err(),
+            std::task::Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_silent_peer_is_bounded_in_bytes() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let us = Credentials {
+            cluster: ClusterId::from_u128(1),
+            node: NodeId::from_u128(1),
+            secret: Secret::new(b"secret"),
+        };
+        let peers = Peers::new(us);
+        let mut taken = 0;
+        while begin(&peers, &address, 1 << 20).await.is_none() {
+            taken += 1;
+            assert!(taken <= QUEUE_BYTES_MAX >> 20, "more waits than there is room for");
+        }
+        assert!(taken > 0);
+        assert_eq!(begin(&peers, &address, 1 << 20).await, Some(CallError::NotSent));
     }
 }

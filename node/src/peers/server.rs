@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_core::NodeId;
 use quorate_core::membership;
-use quorate_wire::peer::{Frame, Request, Response};
+use quorate_wire::frame::FrameError;
+use quorate_wire::peer::{Frame, Refusal, Request, Response};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -15,7 +17,7 @@ use super::handshake::{self, Credentials, HANDSHAKE_TIMEOUT, HandshakeError};
 
 /// Requests of one peer that may be in progress; reading stops at more.
 const IN_PROGRESS_REQUESTS_MAX: usize = 2048;
-/// Bytes of values in requests of one peer that may be in progress; reading stops at more.
+/// Bytes of one peer's requests in progress, and of answers that it has not read; reading stops at more.
 const IN_PROGRESS_BYTES_MAX: usize = 64 << 20;
 
 /// What this node does with what peers say.
@@ -30,7 +32,10 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// The place for one answer. Dropping it answers nothing; the asker's time runs out.
 pub(crate) struct Reply {
     id: u64,
+    /// What the request takes.
     bytes: usize,
+    /// What all of the connection's requests and answers take.
+    held: Arc<AtomicUsize>,
     /// `None` is sent on drop, so that a request always stops counting as in progress.
     queue: Option<mpsc::Sender<Done>>,
 }
@@ -44,9 +49,11 @@ impl Reply {
     /// Sends the answer. Never blocks, so that any thread may do it: the queue has room for every request
     /// that is in progress.
     pub(crate) fn send(mut self, response: Response) {
+        let answer = response.bytes();
+        self.held.fetch_add(answer, Ordering::Relaxed);
         let frame = Some(Frame::Response { id: self.id, response });
         if let Some(queue) = self.queue.take() {
-            let _ = queue.try_send(Done { bytes: self.bytes, frame }); // The connection may be gone.
+            let _ = queue.try_send(Done { bytes: self.bytes + answer, frame }); // The connection may be gone.
         }
     }
 }
@@ -67,7 +74,7 @@ pub(crate) async fn serve<H: Handler>(
 ) -> Result<(), HandshakeError> {
     let established = timeout(HANDSHAKE_TIMEOUT, handshake::accept(stream, us)).await??;
     let (queue, mut queued) = mpsc::channel(IN_PROGRESS_REQUESTS_MAX);
-    let mut serving = Serving { from: established.node, handler, queue, requests: 0, bytes: 0 };
+    let mut serving = Serving { from: established.node, handler, queue, requests: 0, held: Arc::default() };
     connection::run(established, &mut queued, None, &mut serving).await.map_err(Into::into)
 }
 
@@ -76,7 +83,8 @@ struct Serving<H> {
     handler: Arc<H>,
     queue: mpsc::Sender<Done>,
     requests: usize,
-    bytes: usize,
+    /// Bytes of requests in progress, and of answers that wait to be sent.
+    held: Arc<AtomicUsize>,
 }
 
 impl<H: Handler> Owner for Serving<H> {
@@ -84,21 +92,25 @@ impl<H: Handler> Owner for Serving<H> {
 
     fn outgoing(&mut self, done: Done) -> Option<Frame> {
         self.requests -= 1;
-        self.bytes -= done.bytes;
+        self.held.fetch_sub(done.bytes, Ordering::Relaxed);
         done.frame
+    }
+
+    /// The asker would close the connection, and lose every other answer with it.
+    fn too_long(&mut self, frame: Frame, error: FrameError) -> Option<Frame> {
+        let Frame::Response { id, .. } = frame else { return None };
+        let reason = format!("the answer cannot be sent: {error}");
+        Some(Frame::Response { id, response: Response::Refused(Refusal::StorageFailed { reason }) })
     }
 
     fn incoming(&mut self, frame: Frame) -> io::Result<()> {
         match frame {
             Frame::Request { id, request } => {
-                let bytes = request_bytes(&request);
+                let bytes = request.bytes();
                 self.requests += 1;
-                self.bytes += bytes;
-                self.handler.request(
-                    self.from,
-                    request,
-                    Reply { id, bytes, queue: Some(self.queue.clone()) },
-                );
+                self.held.fetch_add(bytes, Ordering::Relaxed);
+                let reply = Reply { id, bytes, held: self.held.clone(), queue: Some(self.queue.clone()) };
+                self.handler.request(self.from, request, reply);
                 Ok(())
             }
             Frame::Gossip { epoch, message } => {
@@ -110,17 +122,48 @@ impl<H: Handler> Owner for Serving<H> {
     }
 
     fn open(&self) -> bool {
-        self.requests < IN_PROGRESS_REQUESTS_MAX && self.bytes < IN_PROGRESS_BYTES_MAX
+        self.requests < IN_PROGRESS_REQUESTS_MAX && self.held.load(Ordering::Relaxed) < IN_PROGRESS_BYTES_MAX
     }
 }
 
-fn request_bytes(request: &Request) -> usize {
-    match request {
-        Request::Replicate { key, set, .. } => {
-            key.len() + set.values().map(|(_, value)| value.len()).sum::<usize>()
+#[cfg(test)]
+mod tests {
+    use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
+
+    use super::*;
+
+    /// Answers every request at once with a value of a MiB.
+    struct Generous(VersionSet);
+
+    impl Handler for Generous {
+        fn request(self: &Arc<Self>, _: NodeId, _: Request, reply: Reply) {
+            reply.send(Response::Stored(self.0.clone()));
         }
-        Request::Write { key, write, .. } => key.len() + write.value.as_ref().map_or(0, |value| value.len()),
-        Request::Read { key, .. } => key.len(),
-        Request::FetchEpoch => 0,
+
+        fn gossip(&self, _: NodeId, _: u64, _: membership::Message) {}
+    }
+
+    #[test]
+    fn answers_that_a_peer_does_not_read_are_bounded_in_bytes() {
+        let (node, value) = (NodeId::from_u128(1), Some(vec![0; 1 << 20].into()));
+        let mut set = VersionSet::default();
+        let event =
+            Event { context: Context::default(), stamp: Stamp::at_ms(1), value, policy: Policy::Siblings };
+        set.write(event, Dot { actor: Actor { node, start: 1 }, counter: 1 }).unwrap();
+        let (queue, mut queued) = mpsc::channel(IN_PROGRESS_REQUESTS_MAX);
+        let handler = Arc::new(Generous(set));
+        let mut serving = Serving { from: node, handler, queue, requests: 0, held: Arc::default() };
+        let mut taken = 0;
+        while serving.open() {
+            let request = Request::Read { epoch: 1, key: vec![0].into() };
+            serving.incoming(Frame::Request { id: taken, request }).unwrap();
+            taken += 1;
+        }
+        assert_eq!(taken, IN_PROGRESS_BYTES_MAX as u64 >> 20);
+        while let Ok(done) = queued.try_recv() {
+            assert!(serving.outgoing(done).is_some());
+        }
+        assert_eq!(serving.held.load(Ordering::Relaxed), 0);
+        assert!(serving.open());
     }
 }

@@ -1,9 +1,62 @@
 //! What an HTTP client meets.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::harness::{Setup, TestCluster};
+use crate::harness::{DEADLINE, Setup, TestCluster, TestNode, eventually};
+
+/// A client that says it will send ten bytes, and sends three.
+fn half_a_put(node: &TestNode) -> TcpStream {
+    let mut stream = TcpStream::connect((node.host.as_str(), 7001)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"PUT /v1/kv/half HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc").unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_in_the_middle_leaves_nothing_behind() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    let in_progress = || cluster.metric(0, "quorate_requests_in_progress", "");
+    let half = half_a_put(&cluster.nodes[0]);
+    eventually("the request is in progress", || async { in_progress().await == 1.0 }).await;
+    drop(half);
+    eventually("the request is over", || async { in_progress().await == 0.0 }).await;
+    let counted = cluster.metric(0, "quorate_requests_total", "operation=\"put\"").await;
+    assert_eq!(counted, 1.0, "and it was counted");
+    assert_eq!(cluster.get(0, "half").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let options = ["--request-timeout", "500ms"].map(str::to_owned).to_vec();
+    let cluster = TestCluster::start(Setup { options, ..Setup::default() }).await;
+    let mut answer = String::new();
+    half_a_put(&cluster.nodes[0]).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("slow_request"), "{answer}");
+    assert_eq!(cluster.get(0, "half").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_is_the_same_api() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let cluster = TestCluster::start(Setup::default()).await;
+    let stream = tokio::net::TcpStream::connect((cluster.nodes[0].host.as_str(), 7001)).await.unwrap();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut client, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (method, expected) in [("PUT", 204), ("GET", 200), ("HEAD", 200), ("DELETE", 204), ("GET", 404)] {
+        let request = http::Request::builder().method(method).uri(cluster.nodes[0].kv("a%2Fb"));
+        let answer = client.send_request(request.body("two".to_owned()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), expected, "{method}");
+        assert!(answer.headers().contains_key("quorate-context"), "{method}");
+    }
+    drop(client);
+    connection.await.unwrap().unwrap();
+}
 
 async fn error_code(answer: reqwest::Response) -> (StatusCode, String) {
     let status = answer.status();

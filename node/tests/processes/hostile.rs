@@ -7,10 +7,13 @@ use std::time::Duration;
 use quorate_admin::types::StorageState;
 use reqwest::StatusCode;
 
-use crate::harness::{SECRET, Setup, TestCluster, eventually};
+use crate::harness::{DEADLINE, SECRET, Setup, TestCluster, eventually};
 
 /// Bytes that a node may grow by while it is sent garbage.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
+/// Bytes that a node may hold while clients ask for more than they fetch: the room for replies, their encodings,
+/// and what is on its way.
+const ANSWERS_BYTES_MAX: u64 = 1 << 30;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_closes_the_connection_and_nothing_else() {
@@ -46,6 +49,62 @@ async fn garbage_closes_the_connection_and_nothing_else() {
     let log = cluster.nodes[0].log();
     assert!(log.contains("closed a peer connection") && !log.contains("panicked"));
     assert_eq!(cluster.put(0, "k", "x").await.status(), StatusCode::NO_CONTENT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_does_not_hold_a_connection() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    let host = cluster.nodes[0].host.clone();
+    let open = |port: u16, said: &[u8]| {
+        let mut stream = TcpStream::connect((host.as_str(), port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(said).unwrap();
+        stream
+    };
+    // Nothing, what may become HTTP/2, half a head; and a good client that keeps its connection for later.
+    let request = b"GET /v1/kv/k HTTP/1.1\r\nHost: x\r\n\r\n";
+    let said: [&[u8]; 4] = [b"", b"PRI * HTTP/2.0\r\n", b"GET /v1/kv/k HT", request];
+    let streams = [7001, 5000].into_iter().flat_map(|port| said.map(|said| open(port, said)));
+    for mut stream in streams.collect::<Vec<_>>() {
+        // A connection that is held would time out here.
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    for listener in ["http", "admin", "peer"] {
+        let refused = cluster.metric(0, "quorate_refused_connections_total", listener).await;
+        assert_eq!(refused, 0.0, "{listener}: falling silent is no offence");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_fetches_are_bounded() {
+    const VALUE_BYTES: usize = 4 << 20;
+    let cluster = TestCluster::start(Setup::default()).await;
+    for _ in 0..3 {
+        assert_eq!(cluster.put(0, "k", vec![7; VALUE_BYTES]).await.status(), StatusCode::NO_CONTENT);
+    }
+    let read = || async {
+        let request = cluster.http.get(cluster.nodes[0].kv("k")).header("accept", "application/json");
+        request.send().await.unwrap()
+    };
+    let mut held = Vec::new();
+    eventually("reads are told to come back", || {
+        // A client that asks, and does not fetch what it asked for.
+        let mut stream = TcpStream::connect((cluster.nodes[0].host.as_str(), 7001)).unwrap();
+        stream.write_all(b"GET /v1/kv/k HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n").unwrap();
+        held.push(stream);
+        async {
+            let answer = read().await;
+            answer.status() == StatusCode::SERVICE_UNAVAILABLE
+                && answer.text().await.unwrap().contains("busy")
+        }
+    })
+    .await;
+    assert!(cluster.nodes[0].resident_bytes() < ANSWERS_BYTES_MAX);
+    drop(held);
+    eventually("reads are answered again", || async {
+        read().await.status() == StatusCode::MULTIPLE_CHOICES
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use quorate_core::causality::{Context, Policy, VersionSet, WriteRefused};
+use quorate_core::limits::NAME_BYTES_MAX;
 use quorate_core::membership;
 use quorate_core::ring::Epoch;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,48 @@ pub enum Request {
     FetchEpoch,
 }
 
+/// What an actor adds to a context in memory, about.
+const CONTEXT_ENTRY_BYTES: usize = 48;
+
+/// What a set takes in memory, about: for bounds, not for books.
+pub fn set_bytes(set: &VersionSet) -> usize {
+    let versions = set
+        .versions()
+        .iter()
+        .map(|version| size_of_val(version) + version.value.as_ref().map_or(0, Bytes::len));
+    versions.sum::<usize>() + set.context().len() * CONTEXT_ENTRY_BYTES
+}
+
+impl Request {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Replicate { key, set, .. } => key.len() + set_bytes(set),
+            Self::Write { key, write, .. } => {
+                let value = write.value.as_ref().map_or(0, Bytes::len);
+                key.len() + value + write.context.len() * CONTEXT_ENTRY_BYTES
+            }
+            Self::Read { key, .. } => key.len(),
+            Self::FetchEpoch => 0,
+        }
+    }
+}
+
+impl Response {
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Stored(set) => set_bytes(set),
+            Self::Written(written) => written.context.len() * CONTEXT_ENTRY_BYTES,
+            Self::Epoch(Some(epoch)) => {
+                let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
+                replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
+            }
+            Self::Applied | Self::Epoch(None) | Self::Refused(_) => 0,
+        }
+    }
+}
+
 /// A client's write on its way to an owner.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClientWrite {
@@ -117,8 +160,10 @@ pub enum Refusal {
     /// The node is about to end.
     #[error("this node is stopping: ask another")]
     Stopping,
-    /// The asker is not a member of the ring, or was removed.
-    #[error("the asking node is no active member of the ring's epoch {known}")]
+    /// The asker, or the one asked, is not a member of the ring, or was removed.
+    #[error(
+        "this node, or the one that it asked, is no active member of the ring's epoch {known}: ask another"
+    )]
     NotMember {
         /// The replica's epoch.
         known: u64,
@@ -203,10 +248,8 @@ mod tests {
             policy: Policy::Siblings,
         };
         let key = vec![0; quorate_core::limits::KEY_BYTES_MAX].into();
-        frame::encode(
-            &Frame::Request { id: 1, request: Request::Write { epoch: 1, key, write, timeout_ms: 1 } },
-            &mut out,
-        );
+        let request = Request::Write { epoch: 1, key, write, timeout_ms: 1 };
+        frame::encode(&Frame::Request { id: 1, request }, frame::FRAME_BYTES_MAX, &mut out).unwrap();
         let back: Option<Frame> = frame::decode(&mut out, frame::FRAME_BYTES_MAX).unwrap();
         assert!(matches!(back, Some(Frame::Request { id: 1, request: Request::Write { .. } })));
     }

@@ -39,6 +39,7 @@ pub(crate) struct TestNode {
     /// Runs in a mount namespace whose data directory is a file system of so many MiB.
     disk_mib: Option<u32>,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl TestNode {
@@ -64,6 +65,13 @@ impl TestNode {
         self.arguments[at + 1] = value.to_owned();
     }
 
+    /// Replaces all flags that the node is given, and adds environment variables.
+    pub(crate) fn configure(&mut self, arguments: &[&str], environment: &[(&str, &str)]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self.environment =
+            environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    }
+
     pub(crate) fn start(&mut self) {
         assert!(self.process.is_none(), "node {} runs already", self.index);
         let binary = env!("CARGO_BIN_EXE_quorate-node");
@@ -83,6 +91,7 @@ impl TestNode {
         let child = command
             .args(&self.arguments)
             .args(&self.options)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -255,17 +264,15 @@ impl TestCluster {
         self.http.get(self.nodes[index].kv(key)).send().await.unwrap()
     }
 
+    /// What a node tells Prometheus.
+    pub(crate) async fn metrics(&self, index: usize) -> String {
+        let url = self.nodes[index].admin_url("/metrics");
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
     /// The value of one series, summed over the label sets that contain `labels`.
     pub(crate) async fn metric(&self, index: usize, name: &str, labels: &str) -> f64 {
-        let text = self
-            .http
-            .get(self.nodes[index].admin_url("/metrics"))
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        let text = self.metrics(index).await;
         let matches = |line: &&str| line.split([' ', '{']).next() == Some(name) && line.contains(labels);
         text.lines().filter(matches).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
@@ -297,6 +304,7 @@ fn node(dir: &Path, index: usize, host: &str, seed: &str, setup: Setup) -> TestN
         dir: data,
         options: setup.options,
         process: None,
+        environment: Vec::new(),
         disk_mib: setup.disk_mib,
     }
 }
