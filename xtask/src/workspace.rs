@@ -55,7 +55,7 @@ impl Workspace {
     /// features of others, and programs built without would be built twice.
     pub(crate) fn build_programs(&self) -> Command {
         let mut command = self.cargo();
-        command.args(["build", "--workspace", "--bins", "--tests"]);
+        command.args(["build", "--quiet", "--workspace", "--bins", "--tests"]);
         command
     }
 

@@ -13,13 +13,14 @@ pub(super) fn format(shell: &Shell<'_>) -> Outcome {
 }
 
 pub(super) fn clippy(shell: &Shell<'_>) -> Outcome {
-    let arguments = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let arguments =
+        ["clippy", "--quiet", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     shell.run(shell.workspace.cargo().args(arguments)).into()
 }
 
 pub(super) fn docs(shell: &Shell<'_>) -> Outcome {
     let mut command = shell.workspace.cargo();
-    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     shell.run(&mut command).into()
 }
 
