@@ -369,7 +369,10 @@ fn ring_members(epoch: &Epoch, observed: &Observed) -> Vec<MemberStatus> {
         *owned.entry(owner.id).or_default() += 1;
     }
     let members = epoch.members().iter().filter(|member| member.state != MemberState::Removed);
-    let described = members.map(|member| {
+    let mut members: Vec<_> = members.collect();
+    // The epoch's order is that of the ids; people count pods, and demo-10 comes after demo-9.
+    members.sort_by_key(|member| (member.name.len(), &member.name));
+    let described = members.into_iter().map(|member| {
         let answer = status_of(observed, member.id);
         let pod = observed.pods.iter().find(|pod| pod.name == member.name);
         let state = match (answer, pod) {
