@@ -19,7 +19,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("tar", "tar"),
+    ("modprobe", "kmod"),
+    ("update-ca-certificates", "ca-certificates"),
+    // Static programs: without the second, the first links nothing.
     ("cc", "gcc"),
+    ("cc", "libc6-dev"),
 ];
 
 /// Packages that are unpacked only.

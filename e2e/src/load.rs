@@ -194,3 +194,48 @@ async fn read_on(store: Store, tally: Arc<Tally>, client: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// A store that answers every read with this value, whatever was written.
+    async fn store_of(value: &str) -> Store {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let value = base64::engine::general_purpose::STANDARD.encode(value);
+        let body = format!(r#"{{"values": [{{"value": "{value}"}}]}}"#);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let _length = stream.read(&mut request).await.unwrap();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            }
+        });
+        Store::new(&url).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_check_finds_a_lost_write() {
+        let keys = ["a".to_owned(), "b".to_owned()];
+        let store = store_of(&value_of("a")).await;
+        check(&store, &keys[..1]).await.unwrap();
+        let error = check(&store, &keys).await.unwrap_err().to_string();
+        assert!(error.contains("an acknowledged write is lost: b"), "{error}");
+    }
+
+    #[test]
+    fn clients_find_a_lost_write() {
+        let runtime = Runtime::new().unwrap();
+        let store = runtime.block_on(store_of("something else"));
+        let load = Load::start(&runtime, &store, "load");
+        let found = || load.tally.lost.lock().unwrap().is_some();
+        crate::run::wait_until("a client to notice", Duration::from_secs(30), "", || Ok(found())).unwrap();
+        assert!(runtime.block_on(load.finish()).is_err());
+    }
+}

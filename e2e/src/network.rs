@@ -31,11 +31,20 @@ const SWITCH: &str = "quorate-switch";
 /// The bridge in it.
 const BRIDGE: &str = "br0";
 
+/// The settings of bridges, which are there when the kernel can show bridged packets to iptables.
+const BRIDGE_SETTINGS: &str = "/proc/sys/net/bridge";
+
+/// The module that makes it so, where it is not built in.
+const BRIDGE_MODULE: &str = "br_netfilter";
+
 /// Makes the switch, and connects the machine to it.
 ///
 /// # Errors
 /// When the kernel refuses a step.
 pub fn make_switch(journal: &Journal) -> Result<(), Error> {
+    if !Path::new(BRIDGE_SETTINGS).exists() {
+        call("modprobe", &[BRIDGE_MODULE])?;
+    }
     if !Path::new(NAMESPACES).exists() {
         journal.intend(&Made::Namespaces)?;
     }
