@@ -49,7 +49,8 @@ pub(crate) fn run(workspace: &Workspace, steps: &[&'static Step], verbose: bool)
         report(step, &shell, &outcome, start.elapsed());
         sum += outcome.tally;
     }
-    println!("\n{} steps in {}", steps.len(), seconds(begun.elapsed()));
+    let plural = if steps.len() == 1 { "" } else { "s" };
+    println!("\n{} step{plural} in {}", steps.len(), seconds(begun.elapsed()));
     println!("{sum}");
     Ok(sum.failed == 0)
 }

@@ -9,7 +9,7 @@ use crate::step::Outcome;
 
 /// Where pages are.
 const BOOK: &str = "docs";
-const PAGES: &[&str] = &["README.md", "charts/quorate/README.md"];
+const PAGES: &[&str] = &["README.md", "charts/quorate/README.md", "e2e/README.md"];
 
 pub(super) fn run(shell: &Shell<'_>) -> Outcome {
     check(&shell.workspace.root).into()
