@@ -1,6 +1,7 @@
 //! From a bare machine to a KVCluster that serves: what `up` does, and what it tells afterwards.
 
 use std::fs;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -8,6 +9,7 @@ use crate::debian::is_on_path;
 use crate::error::{Doing, Error, ensure};
 use crate::product;
 use crate::progress::Progress;
+use crate::run::wait_until;
 use crate::store::Store;
 use crate::target::Target;
 
@@ -16,6 +18,9 @@ const DEMO: (&str, &str) = ("default", "demo");
 
 /// The port at which it serves clients.
 pub const HTTP_PORT: u16 = 7001;
+
+/// How long the store may take to answer once it is called ready.
+const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(60);
 
 /// The key that shows that it works.
 const KEY: &str = "hello";
@@ -33,7 +38,7 @@ pub fn install_and_show(target: &Target, runtime: &Runtime, progress: &Progress)
     let (namespace, name) = DEMO;
     product::wait_ready(&kubectl, namespace, name, progress)?;
     let door = target.door(namespace, &format!("service/{name}"), HTTP_PORT)?;
-    runtime.block_on(write_and_read(&Store::new(door.url())?))?;
+    serve(runtime, &Store::new(door.url())?)?;
     progress.step(&format!("wrote a key through the Service and read it back: {}/v1/kv/{KEY}", door.url()));
     Ok(how_to_go_on(target, Some(door.url())))
 }
@@ -72,6 +77,17 @@ pub fn how_to_go_on(target: &Target, url: Option<&str>) -> String {
     say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
     say("  cargo xtask down     # removes all of it");
     text
+}
+
+/// Nodes that have just been started again are called ready by a status from before; only an answer counts.
+fn serve(runtime: &Runtime, store: &Store) -> Result<(), Error> {
+    let mut last = None;
+    let answers = wait_until("the store to answer", ANSWER_SECONDS_MAX, "see the KVCluster", || {
+        last = runtime.block_on(write_and_read(store)).err();
+        Ok(last.is_none())
+    });
+    // What the store said explains more than that the time is over.
+    answers.map_err(|timeout| last.unwrap_or(timeout))
 }
 
 /// The key is there already when this is not the first time; a read finds this value among its siblings all the same.
