@@ -21,7 +21,7 @@ use crate::room::Room;
 use crate::seldom::Seldom;
 
 /// Bytes of replies to reads that may be in memory; reads that find no room are told to come back.
-const REPLIES_BYTES_MAX: usize = 256 << 20;
+pub(crate) const REPLIES_BYTES_MAX: usize = 256 << 20;
 
 /// What the parts of a node share.
 pub(crate) struct Node {
@@ -37,21 +37,8 @@ pub(crate) struct Node {
     pub(crate) stopping: AtomicBool,
     /// What replies to reads may take in memory, answers that clients have not fetched yet included.
     pub(crate) replies: Room,
-    clock: Mutex<Clock>,
-    heard: mpsc::Sender<Heard>,
-}
-
-/// What a node is made of.
-pub(crate) struct Parts {
-    pub(crate) id: NodeId,
-    pub(crate) secret: Secret,
-    pub(crate) conflicts: Policy,
-    pub(crate) request_timeout: Duration,
-    pub(crate) ring: Ring,
-    pub(crate) store: Store,
-    pub(crate) peers: Peers,
-    pub(crate) liveness: Liveness,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: Mutex<Clock>,
+    /// To the failure detector.
     pub(crate) heard: mpsc::Sender<Heard>,
 }
 
@@ -62,28 +49,6 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 impl Node {
-    pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { id, secret, conflicts, request_timeout, ring, store, peers, liveness, metrics, heard } =
-            parts;
-        let (stopping, replies) = (AtomicBool::new(false), Room::new(REPLIES_BYTES_MAX));
-        let clock = Mutex::default();
-        Arc::new(Self {
-            id,
-            secret,
-            conflicts,
-            request_timeout,
-            ring,
-            store,
-            peers,
-            liveness,
-            metrics,
-            stopping,
-            replies,
-            clock,
-            heard,
-        })
-    }
-
     /// The epoch to serve by, of which this node is an active member.
     pub(crate) fn serving_epoch(&self) -> Result<Arc<Epoch>, Refusal> {
         let epoch = self.ring.current().ok_or(Refusal::NoEpoch)?;

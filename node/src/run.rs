@@ -1,8 +1,8 @@
 //! A node's life: start, serve, stop.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,9 +20,10 @@ use crate::config::Config;
 use crate::gossip::{self, HEARD_MAX, Liveness};
 use crate::listen::{self, HttpServer};
 use crate::metrics::Metrics;
-use crate::node::{Node, Parts};
+use crate::node::{Node, REPLIES_BYTES_MAX};
 use crate::peers::{Credentials, Peers};
 use crate::ring::Ring;
+use crate::room::Room;
 use crate::{http, identity};
 
 /// How long a stopping node waits for a peer to confirm that it heard.
@@ -53,7 +54,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let secret = Secret::new(config.secret.as_bytes());
     let us = Credentials { cluster: config.cluster, node: id, secret: secret.clone() };
     let (heard_in, heard) = mpsc::channel(HEARD_MAX);
-    let node = Node::new(Parts {
+    let node = Arc::new(Node {
         id,
         secret,
         conflicts: config.conflicts,
@@ -63,6 +64,9 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         peers: Peers::new(us.clone()),
         liveness: Liveness::default(),
         metrics: metrics.clone(),
+        stopping: AtomicBool::new(false),
+        replies: Room::new(REPLIES_BYTES_MAX),
+        clock: Mutex::default(),
         heard: heard_in,
     });
 
