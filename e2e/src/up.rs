@@ -74,8 +74,19 @@ pub fn how_to_go_on(target: &Target, url: Option<&str>) -> String {
     };
     say(&format!("  curl -X PUT --data-binary 'good morning' {url}/v1/kv/greeting"));
     say(&format!("  curl {url}/v1/kv/greeting"));
-    say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
-    say("  cargo xtask down     # removes all of it");
+    match target {
+        Target::BuiltIn(_) => {
+            say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
+            say("  cargo xtask down     # removes all of it");
+        }
+        Target::Context(name) => {
+            say(&format!("  cargo xtask e2e --context {name}      # the end-to-end tests, on this cluster"));
+            say(&format!(
+                "  {kubectl} delete kvcluster {}         # removes the store, and its volumes",
+                DEMO.1
+            ));
+        }
+    }
     text
 }
 
