@@ -108,6 +108,10 @@ impl Peers {
         item: impl FnOnce(Taken) -> Outgoing,
     ) -> Result<(), CallError> {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if !links.contains_key(address) {
+            // Addresses come and go; what is kept is bounded by those that are talked to.
+            links.retain(|_, link| !link.queue.is_closed());
+        }
         let link = links.entry(address.to_owned()).or_insert_with(|| self.start(address.to_owned()));
         let room = link.room.take(bytes).ok_or(CallError::NotSent)?;
         match link.queue.try_send(item(room)) {
