@@ -134,8 +134,13 @@ impl Node {
         let (parts, mut settled) = mpsc::channel(owners.len());
         let (prepared, ready) = oneshot::channel();
         let us = (self.id, parts.clone());
-        let event =
-            Event { context: write.context, stamp: self.stamp(), value: write.value, policy: write.policy };
+        let event = Event {
+            context: write.context,
+            stamp: self.stamp(),
+            value: write.value,
+            policy: write.policy,
+            expires: None,
+        };
         self.store.submit(Write {
             partition,
             key: key.clone(),

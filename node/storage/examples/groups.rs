@@ -41,6 +41,7 @@ fn main() {
                 stamp: Stamp::at_ms(submitted),
                 value: Some(Bytes::from_static(&[7; 128])),
                 policy: Policy::LastWriteWins,
+                expires: None,
             };
             store.submit(Write {
                 partition: partitions.of_key(&key),

@@ -48,7 +48,7 @@ fn partition(key: &[u8]) -> Partition {
 
 fn event(context: Context, value: &[u8]) -> Change {
     let value = Some(Bytes::copy_from_slice(value));
-    Change::Event(Event { context, stamp: Stamp::at_ms(1), value, policy: Policy::Siblings })
+    Change::Event(Event { context, stamp: Stamp::at_ms(1), value, policy: Policy::Siblings, expires: None })
 }
 
 fn submit(store: &Store, key: &str, change: Change) -> Receiver<Answer> {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub const CLOCK_AHEAD_MAX_MS: u64 = 60_000;
 
 const LOGICAL_BITS: u32 = 16;
+/// In the year 10889.
+const UNIX_MS_MAX: u64 = u64::MAX >> LOGICAL_BITS;
 
 /// A point in hybrid time: 48 bits of Unix milliseconds, then 16 bits that count within one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
@@ -15,9 +17,9 @@ const LOGICAL_BITS: u32 = 16;
 pub struct Stamp(u64);
 
 impl Stamp {
-    /// The first stamp of a millisecond.
+    /// The first stamp of a millisecond; of the last one that can be said, for one too far away.
     pub fn at_ms(unix_ms: u64) -> Self {
-        Self(unix_ms << LOGICAL_BITS)
+        Self(unix_ms.min(UNIX_MS_MAX) << LOGICAL_BITS)
     }
 
     /// The stamp right after this one.

@@ -15,10 +15,14 @@
 //! "Scalable and Accurate Causality Tracking for Eventually Consistent Stores" (2014).
 
 mod clock;
+mod encoding;
+mod expiry;
 mod set;
 
 pub use clock::{CLOCK_AHEAD_MAX_MS, Clock, Stamp, TooFarAhead};
-pub use set::{Event, Policy, Version, VersionSet, VersionSetError, WriteRefused};
+pub use encoding::VersionSetError;
+pub use expiry::Expiry;
+pub use set::{Event, Policy, Version, VersionSet, WriteRefused};
 
 use std::collections::BTreeMap;
 

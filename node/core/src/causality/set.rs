@@ -5,13 +5,9 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
-use super::{Context, Dot, Stamp};
+use super::{CLOCK_AHEAD_MAX_MS, Context, Dot, Expiry, Stamp, VersionSetError};
 use crate::limits::{SIBLINGS_MAX, VERSION_SET_BYTES_MAX};
-
-/// The version of the encoding, its first byte.
-const ENCODING: u8 = 1;
 
 /// One value of a key, or its deletion.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -22,6 +18,29 @@ pub struct Version {
     pub stamp: Stamp,
     /// The value; none is a tombstone.
     pub value: Option<Bytes>,
+    /// From when on the value counts as deleted; none is never.
+    pub expires: Option<Expiry>,
+}
+
+impl Version {
+    /// The value, unless it is deleted or expired.
+    pub fn live_value(&self, now_unix_ms: u64) -> Option<&Bytes> {
+        self.value.as_ref().filter(|_| !self.expires.is_some_and(|expires| expires.has_come(now_unix_ms)))
+    }
+
+    /// From which moment on, in Unix milliseconds, this is no value; none is never.
+    fn dead_from(&self) -> Option<u64> {
+        match self.value {
+            Some(_) => self.expires.map(Expiry::unix_ms),
+            None => Some(0),
+        }
+    }
+
+    /// Whether it expired so long before a stamp that no clock whose stamps are believed shows it still.
+    fn is_forgotten_at(&self, stamp: Stamp) -> bool {
+        let past = stamp.unix_ms().saturating_sub(CLOCK_AHEAD_MAX_MS);
+        self.expires.is_some_and(|expires| expires.has_come(past))
+    }
 }
 
 /// What happens to versions that a write has not seen.
@@ -45,6 +64,8 @@ pub struct Event {
     pub value: Option<Bytes>,
     /// What happens to the rest.
     pub policy: Policy,
+    /// From when on the value counts as deleted; none is never.
+    pub expires: Option<Expiry>,
 }
 
 /// A write that this key cannot take.
@@ -65,17 +86,6 @@ pub enum WriteRefused {
     FutureContext,
 }
 
-/// Bytes that are no version set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum VersionSetError {
-    /// A newer program wrote them.
-    #[error("version sets of encoding {0} are not known here (this program knows {ENCODING})")]
-    Encoding(u8),
-    /// They are damaged.
-    #[error("not a version set")]
-    Malformed,
-}
-
 /// The siblings of one key and the causal past they stand in.
 ///
 /// Invariant: `versions` is sorted by dot, without duplicates, and `context` covers each.
@@ -88,9 +98,9 @@ pub struct VersionSet {
 
 /// A set as it comes from a disk or a peer, whose invariant nobody has checked yet.
 #[derive(Deserialize)]
-struct Parts {
-    context: Context,
-    versions: Vec<Version>,
+pub(super) struct Parts {
+    pub(super) context: Context,
+    pub(super) versions: Vec<Version>,
 }
 
 impl TryFrom<Parts> for VersionSet {
@@ -114,12 +124,31 @@ impl VersionSet {
         &self.versions
     }
 
-    /// The concurrent versions that hold a value.
+    /// The concurrent versions that hold a value, expired or not: for sizes, not for readers.
     pub fn values(&self) -> impl Iterator<Item = (&Version, &Bytes)> {
         self.versions.iter().filter_map(|version| Some((version, version.value.as_ref()?)))
     }
 
-    /// The last write, by stamp and then by dot. It may be a tombstone.
+    /// The concurrent versions that hold a value now: what a reader sees.
+    pub fn live(&self, now_unix_ms: u64) -> impl Iterator<Item = (&Version, &Bytes)> {
+        self.versions.iter().filter_map(move |version| Some((version, version.live_value(now_unix_ms)?)))
+    }
+
+    /// Whether there is nothing for a reader to see: all is deleted or expired. It stays so until a write.
+    pub fn is_dead_at(&self, now_unix_ms: u64) -> bool {
+        self.dead_from().is_some_and(|from| from <= now_unix_ms)
+    }
+
+    /// From which moment on, in Unix milliseconds, the set is dead: 0 when all is deleted, none when some
+    /// value never expires.
+    pub fn dead_from(&self) -> Option<u64> {
+        self.versions
+            .iter()
+            .map(Version::dead_from)
+            .try_fold(0, |latest, from| from.map(|from| latest.max(from)))
+    }
+
+    /// The last write, by stamp and then by dot. It may be a tombstone, or expired.
     pub fn last(&self) -> Option<&Version> {
         self.versions.iter().max_by_key(|version| (version.stamp, version.dot))
     }
@@ -130,7 +159,8 @@ impl VersionSet {
         self
     }
 
-    /// Takes a write at an owner: it replaces what its context covers. On refusal nothing is changed.
+    /// Takes a write at an owner: it replaces what its context covers, and what expired long ago, so that
+    /// blind writes which expire do not pile up. On refusal nothing is changed.
     ///
     /// `dot` must be greater than every dot that its actor made for this key before.
     pub fn write(&mut self, event: Event, dot: Dot) -> Result<(), WriteRefused> {
@@ -143,7 +173,9 @@ impl VersionSet {
             Some(last) if wins => event.stamp.max(last.stamp.next()),
             _ => event.stamp,
         };
-        let replaced = |version: &Version| wins || event.context.covers(version.dot);
+        let replaced = |version: &Version| {
+            wins || event.context.covers(version.dot) || version.is_forgotten_at(event.stamp)
+        };
         let kept = || self.versions.iter().filter(|v| !replaced(v));
         if kept().count() >= SIBLINGS_MAX {
             return Err(WriteRefused::TooManySiblings);
@@ -155,7 +187,7 @@ impl VersionSet {
         self.versions.retain(|version| !replaced(version));
         self.context.merge(&event.context);
         self.context.include(dot);
-        self.insert(Version { dot, stamp, value: event.value });
+        self.insert(Version { dot, stamp, value: event.value, expires: event.expires });
         Ok(())
     }
 
@@ -187,30 +219,6 @@ impl VersionSet {
             self.versions.insert(at, version);
         }
     }
-
-    /// The canonical encoding: equal sets have equal bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![ENCODING]).expect("maps, vectors and integers always encode to memory")
-    }
-
-    /// The hash of the canonical encoding; equal on replicas that hold equal sets.
-    pub fn digest(&self) -> u64 {
-        xxh3_64(&self.encode())
-    }
-
-    /// Reads what [`VersionSet::encode`] wrote. Bytes from a disk or a peer may be anything: whatever comes
-    /// back holds this type's invariant.
-    pub fn decode(bytes: &[u8]) -> Result<Self, VersionSetError> {
-        match bytes.split_first() {
-            Some((&ENCODING, rest)) => {
-                let (set, rest): (Self, _) =
-                    postcard::take_from_bytes(rest).map_err(|_| VersionSetError::Malformed)?;
-                rest.is_empty().then_some(set).ok_or(VersionSetError::Malformed)
-            }
-            Some((&other, _)) => Err(VersionSetError::Encoding(other)),
-            None => Err(VersionSetError::Malformed),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -223,7 +231,7 @@ mod tests {
 
     fn event(context: &Context, value: &str, stamp: u64, policy: Policy) -> Event {
         let value = (!value.is_empty()).then(|| Bytes::copy_from_slice(value.as_bytes()));
-        Event { context: context.clone(), stamp: Stamp::at_ms(stamp), value, policy }
+        Event { context: context.clone(), stamp: Stamp::at_ms(stamp), value, policy, expires: None }
     }
 
     fn dot(node: u128, counter: u64) -> Dot {
@@ -305,33 +313,48 @@ mod tests {
         assert_eq!(set.versions().len(), 1);
     }
 
-    #[test]
-    fn damaged_bytes_are_refused() {
+    /// Blind writes of a value that expires, one a second.
+    fn expiring(count: u64, expires_ms: u64) -> VersionSet {
         let mut set = VersionSet::default();
-        set.write(event(&Context::default(), "a", 1, Policy::Siblings), dot(1, 1)).unwrap();
-        let bytes = set.encode();
-        assert_eq!(VersionSet::decode(&bytes), Ok(set));
-        for cut in 0..bytes.len() {
-            assert!(VersionSet::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        for counter in 1..=count {
+            let blind = event(&Context::default(), "x", counter * 1000, Policy::Siblings);
+            set.write(Event { expires: Some(Expiry::at_ms(expires_ms)), ..blind }, dot(1, counter)).unwrap();
         }
-        assert_eq!(VersionSet::decode(&[9, 0]), Err(VersionSetError::Encoding(9)));
-        let trailing = [bytes.as_slice(), &[0]].concat();
-        assert_eq!(VersionSet::decode(&trailing), Err(VersionSetError::Malformed));
+        set
     }
 
     #[test]
-    fn a_set_without_its_invariant_does_not_decode_wherever_it_comes_from() {
-        let version = |counter| Version { dot: dot(1, counter), stamp: Stamp::at_ms(1), value: None };
-        let mut context = Context::default();
-        context.include(dot(1, 2));
-        let read = |versions: Vec<Version>| {
-            let bytes = postcard::to_stdvec(&(&context, versions)).unwrap();
-            postcard::from_bytes::<VersionSet>(&bytes).is_ok()
-        };
-        assert!(read(vec![version(1), version(2)]));
-        assert!(!read(vec![version(2), version(1)]), "unsorted");
-        assert!(!read(vec![version(1), version(1)]), "twice");
-        assert!(!read(vec![version(3)]), "not covered");
+    fn a_reader_sees_no_value_after_its_expiry() {
+        let mut set = expiring(1, 5000);
+        let digest = set.digest();
+        assert_eq!([4999, 5000, 5001].map(|now| set.live(now).count()), [1, 0, 0]);
+        assert_eq!([4999, 5000].map(|now| set.is_dead_at(now)), [false, true]);
+        assert_eq!((set.dead_from(), set.digest()), (Some(5000), digest));
+        set.write(event(&Context::default(), "", 2, Policy::Siblings), dot(2, 1)).unwrap();
+        assert_eq!(set.dead_from(), Some(5000), "a tombstone beside it changes nothing");
+        set.write(event(&Context::default(), "y", 3, Policy::Siblings), dot(2, 2)).unwrap();
+        assert_eq!(set.dead_from(), None);
+        assert_eq!(VersionSet::default().dead_from(), Some(0));
+    }
+
+    #[test]
+    fn an_expired_last_write_does_not_bring_back_what_it_hid() {
+        let mut set = VersionSet::default();
+        set.write(event(&Context::default(), "old", 1000, Policy::Siblings), dot(1, 1)).unwrap();
+        let newer = event(&Context::default(), "new", 2000, Policy::Siblings);
+        set.write(Event { expires: Some(Expiry::at_ms(5000)), ..newer }, dot(2, 1)).unwrap();
+        assert!(set.into_last().is_dead_at(5000));
+    }
+
+    #[test]
+    fn values_that_expired_long_ago_make_room() {
+        let mut set = expiring(SIBLINGS_MAX as u64, 200_000);
+        let at = |ms| event(&Context::default(), "y", ms, Policy::Siblings);
+        let soon = 200_000 + CLOCK_AHEAD_MAX_MS - 1;
+        assert_eq!(set.write(at(soon), dot(2, 1)), Err(WriteRefused::TooManySiblings));
+        set.write(at(soon + 1), dot(2, 1)).unwrap();
+        assert_eq!(texts(&set), [b"y"]);
+        assert!(!set.merge(&expiring(SIBLINGS_MAX as u64, 200_000)), "and do not come back");
     }
 
     /// One step of a history over three replicas of one key.

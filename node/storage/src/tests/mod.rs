@@ -46,7 +46,7 @@ fn key(number: usize) -> Bytes {
 
 fn event(context: Context, value: &[u8]) -> Change {
     let value = (!value.is_empty()).then(|| Bytes::copy_from_slice(value));
-    Change::Event(Event { context, stamp: Stamp::at_ms(1), value, policy: Policy::Siblings })
+    Change::Event(Event { context, stamp: Stamp::at_ms(1), value, policy: Policy::Siblings, expires: None })
 }
 
 /// What a peer could send: one version that it made.
