@@ -147,8 +147,13 @@ mod tests {
     fn answers_that_a_peer_does_not_read_are_bounded_in_bytes() {
         let (node, value) = (NodeId::from_u128(1), Some(vec![0; 1 << 20].into()));
         let mut set = VersionSet::default();
-        let event =
-            Event { context: Context::default(), stamp: Stamp::at_ms(1), value, policy: Policy::Siblings, expires: None };
+        let event = Event {
+            context: Context::default(),
+            stamp: Stamp::at_ms(1),
+            value,
+            policy: Policy::Siblings,
+            expires: None,
+        };
         set.write(event, Dot { actor: Actor { node, start: 1 }, counter: 1 }).unwrap();
         let (queue, mut queued) = mpsc::channel(IN_PROGRESS_REQUESTS_MAX);
         let handler = Arc::new(Generous(set));

@@ -88,7 +88,13 @@ mod tests {
         let mut set = VersionSet::default();
         for counter in 1..4 {
             let (context, stamp) = (Context::default(), Stamp::at_ms(counter));
-            let event = Event { context, stamp, value: Some(value.clone().into()), policy: Policy::Siblings, expires: None };
+            let event = Event {
+                context,
+                stamp,
+                value: Some(value.clone().into()),
+                policy: Policy::Siblings,
+                expires: None,
+            };
             let actor = Actor { node: NodeId::from_u128(7), start: 1 };
             set.write(event, Dot { actor, counter }).unwrap();
         }
