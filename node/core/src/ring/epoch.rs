@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{KEY_HASH_NAME, Partition, PartitionCount};
+use super::{KEY_HASH_NAME, Partition, PartitionCount, fallback};
 use crate::id::{ClusterId, NodeId};
 use crate::limits::{FACTOR_MAX, MEMBERS_MAX, NAME_BYTES_MAX};
 
@@ -246,6 +246,15 @@ impl Epoch {
     /// The owners of a partition, in preference order. Panics for a partition of another ring.
     pub fn owners(&self, partition: Partition) -> impl ExactSizeIterator<Item = &Member> {
         self.document.replicas[partition.index()].iter().map(|&at| &self.document.members[usize::from(at)])
+    }
+
+    /// The next `count` members of a partition's preference list, after its owners: who stands in when owners
+    /// are down. Fewer when there are no more; a shorter list is the beginning of a longer one. The same on
+    /// every node, since it depends on nothing but the epoch. Takes time in proportion to the members; panics
+    /// for a partition of another ring.
+    pub fn fallbacks(&self, partition: Partition, count: usize) -> Vec<&Member> {
+        let owners: Vec<&Member> = self.owners(partition).collect();
+        fallback::choose(self.members(), &owners, partition, count)
     }
 
     /// Whether a node owns a partition.

@@ -2,9 +2,10 @@
 //!
 //! The 64-bit hash space is cut into Q equal partitions, Q a power of two. An [`Epoch`] is one immutable,
 //! numbered version of the ring: its members and, for each partition, the replica set in preference order.
-//! [`planner`] computes replica sets.
+//! [`planner`] computes replica sets; [`Epoch::fallbacks`] says who stands in for owners that are down.
 
 mod epoch;
+mod fallback;
 pub mod planner;
 
 pub use epoch::{Epoch, EpochError, EpochHash, EpochMark, Member, MemberState, Replication};
