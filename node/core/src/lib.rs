@@ -8,6 +8,7 @@
 //! [`quorum`] says when an operation is decided, [`membership`] says who is alive.
 #![forbid(unsafe_code)]
 
+pub mod antientropy;
 pub mod causality;
 pub mod id;
 pub mod limits;
