@@ -13,6 +13,7 @@ pub mod causality;
 pub mod id;
 pub mod limits;
 pub mod membership;
+pub mod planted;
 pub mod quorum;
 pub mod ring;
 

@@ -82,7 +82,7 @@ mod tests {
     use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
 
     use super::*;
-    use crate::peer::{Frame, Request};
+    use crate::peer::{Cause, Frame, Request};
 
     fn replicate(value: Vec<u8>) -> Frame {
         let mut set = VersionSet::default();
@@ -98,7 +98,7 @@ mod tests {
             let actor = Actor { node: NodeId::from_u128(7), start: 1 };
             set.write(event, Dot { actor, counter }).unwrap();
         }
-        Frame::Request { id: 1, request: Request::Replicate { epoch: 1, key: vec![1].into(), set } }
+        Frame::Request { id: 1, request: Request::Replicate { epoch: 1, sent: 1, cause: Cause::Write, key: vec![1].into(), set } }
     }
 
     #[test]

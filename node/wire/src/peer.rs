@@ -4,9 +4,11 @@
 //! safety never depends on what the coordinator believes.
 
 use bytes::Bytes;
-use quorate_core::causality::{Context, Policy, VersionSet, WriteRefused};
+use quorate_core::NodeId;
+use quorate_core::causality::{Context, Expiry, Policy, VersionSet, WriteRefused};
 use quorate_core::limits::NAME_BYTES_MAX;
 use quorate_core::membership;
+use quorate_core::quorum::{Consistency, OutOfRange, QuorumKind};
 use quorate_core::ring::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -43,17 +45,45 @@ pub enum Request {
     Replicate {
         /// Routed by.
         epoch: u64,
+        /// The sender's count of content messages.
+        sent: u64,
+        /// Why it is sent.
+        cause: Cause,
         /// The key.
         key: Bytes,
-        /// The coordinator's whole set, so that its context tells the truth.
+        /// The sender's whole set, so that its context tells the truth.
         set: VersionSet,
     },
-    /// To an owner: the key's set as stored.
+    /// To a fallback: keep this set for an owner that is away, and acknowledge when it is durable.
+    Hint {
+        /// Routed by.
+        epoch: u64,
+        /// The sender's count of content messages.
+        sent: u64,
+        /// The owner.
+        target: NodeId,
+        /// The key.
+        key: Bytes,
+        /// The coordinator's whole set.
+        set: VersionSet,
+    },
+    /// To an owner: the key's set as stored, or its digest.
     Read {
         /// Routed by.
         epoch: u64,
         /// The key.
         key: Bytes,
+        /// The set, or only its digest.
+        whole: bool,
+    },
+    /// To an owner that replied to a read with less than others: get the key from these owners.
+    Repair {
+        /// Routed by.
+        epoch: u64,
+        /// The key.
+        key: Bytes,
+        /// Who has what is missing.
+        sources: Vec<NodeId>,
     },
     /// To an owner: coordinate this write, since only owners make dots.
     Write {
@@ -68,6 +98,22 @@ pub enum Request {
     },
     /// The epoch that the node serves by.
     FetchEpoch,
+    /// "I am this start of my disk": remember it durably, unless you know one that is not earlier (INV-AMNESIA).
+    Claim {
+        /// The start.
+        start: u64,
+        /// Drawn at this start, so that a copy of the disk is told from the disk.
+        nonce: u64,
+    },
+}
+
+/// Why a set is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Cause {
+    /// A client writes it: it is refused when its stamp cannot be believed.
+    Write,
+    /// A hint is handed off.
+    Handoff,
 }
 
 /// What an actor adds to a context in memory, about.
@@ -86,13 +132,14 @@ impl Request {
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Replicate { key, set, .. } => key.len() + set_bytes(set),
+            Self::Replicate { key, set, .. } | Self::Hint { key, set, .. } => key.len() + set_bytes(set),
             Self::Write { key, write, .. } => {
                 let value = write.value.as_ref().map_or(0, Bytes::len);
                 key.len() + value + write.context.len() * CONTEXT_ENTRY_BYTES
             }
             Self::Read { key, .. } => key.len(),
-            Self::FetchEpoch => 0,
+            Self::Repair { key, sources, .. } => key.len() + size_of_val(sources.as_slice()),
+            Self::FetchEpoch | Self::Claim { .. } => 0,
         }
     }
 }
@@ -107,7 +154,7 @@ impl Response {
                 let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
                 replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
             }
-            Self::Applied | Self::Epoch(None) | Self::Refused(_) => 0,
+            Self::Applied | Self::Digest(_) | Self::Epoch(None) | Self::Claimed(_) | Self::Refused(_) => 0,
         }
     }
 }
@@ -119,21 +166,29 @@ pub struct ClientWrite {
     pub context: Context,
     /// The value; none deletes.
     pub value: Option<Bytes>,
+    /// When the value ends; none for never.
+    pub expires: Option<Expiry>,
     /// What happens to versions that it had not seen.
     pub policy: Policy,
+    /// How many replicas must have it.
+    pub consistency: Consistency,
 }
 
 /// The answer to a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Response {
-    /// To `Replicate`: durable.
+    /// To `Replicate` and `Hint`: durable. To `Repair`: it is repaired.
     Applied,
     /// To `Read`: what is stored, empty for nothing.
     Stored(VersionSet),
+    /// To `Read`: the digest of what is stored.
+    Digest(u64),
     /// To `Write`: acknowledged by a quorum.
     Written(Written),
     /// To `FetchEpoch`.
     Epoch(Option<Epoch>),
+    /// To `Claim`: the start that this node now knows; the asker's own when it was taken.
+    Claimed(Claimed),
     /// To any: no, and why.
     Refused(Refusal),
 }
@@ -145,8 +200,35 @@ pub struct Written {
     pub context: Context,
     /// Concurrent versions after it, tombstones included.
     pub siblings: u32,
-    /// Owners that hold it durably; at least W.
+    /// What the acknowledgement stands on.
+    pub receipt: Receipt,
+}
+
+/// What an answer stands on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The epoch it was served by.
+    pub epoch: u64,
+    /// Owners that acknowledged or replied until it was given.
     pub replicas: u8,
+    /// Fallbacks that keep it for an owner that did not acknowledge, until it was given.
+    pub hints: u8,
+    /// How many were needed.
+    pub needed: u8,
+    /// Whether fallbacks counted.
+    pub kind: QuorumKind,
+}
+
+/// The answer to a claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Claimed {
+    /// Remembered durably.
+    Yes,
+    /// Another start is known that is not earlier: the asker's disk went back in time.
+    Known {
+        /// Which.
+        start: u64,
+    },
 }
 
 /// Why an operation was not done. The same on every protocol.
@@ -189,6 +271,31 @@ pub enum Refusal {
     NotOwner {
         /// The replica's epoch.
         known: u64,
+    },
+    /// The node has not yet made sure that its disk is the newest state of this node.
+    #[error("this node is starting: it is making sure with its peers that its disk did not go back in time")]
+    Starting,
+    /// The message left its sender before something that this node knows.
+    #[error("this message is too old: what it carries was collected meanwhile")]
+    Stale,
+    /// A clock is wrong.
+    #[error(
+        "the clock of node {node} is {ahead_ms} ms ahead of this node's: its writes are refused until the clocks agree"
+    )]
+    ClockAhead {
+        /// Whose.
+        node: NodeId,
+        /// By how much.
+        ahead_ms: u64,
+    },
+    /// The request asks for more replicas than there are.
+    #[error(transparent)]
+    Consistency(OutOfRange),
+    /// Hints for this owner have no room.
+    #[error("this node keeps as many hints for node {target} as it may")]
+    HintsFull {
+        /// The owner.
+        target: NodeId,
     },
     /// Too much is in progress.
     #[error("too many requests are in progress: try again later, with back-off")]
@@ -245,7 +352,9 @@ mod tests {
         let write = ClientWrite {
             context: Context::default(),
             value: Some(vec![0; quorate_core::limits::VALUE_BYTES_MAX].into()),
+            expires: None,
             policy: Policy::Siblings,
+            consistency: Consistency::Configured,
         };
         let key = vec![0; quorate_core::limits::KEY_BYTES_MAX].into();
         let request = Request::Write { epoch: 1, key, write, timeout_ms: 1 };

@@ -1,0 +1,210 @@
+//! Quorums: what counts, what is said when, and that decided reads meet decided writes.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::NodeId;
+use crate::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
+
+const A: NodeId = NodeId::from_u128(1);
+const B: NodeId = NodeId::from_u128(2);
+const C: NodeId = NodeId::from_u128(3);
+
+fn write(kind: QuorumKind) -> WriteQuorum {
+    WriteQuorum::new([A, B, C], 2, kind)
+}
+
+fn acknowledged(replicas: u8, hints: u8) -> WriteDecision {
+    WriteDecision::Acknowledged { replicas, hints }
+}
+
+#[test]
+fn a_write_is_acknowledged_at_w() {
+    let mut quorum = write(QuorumKind::Strict);
+    assert_eq!(quorum.acknowledged(A), WriteDecision::Wait);
+    assert_eq!(quorum.acknowledged(A), WriteDecision::Wait, "one owner counts once");
+    assert_eq!(quorum.acknowledged(NodeId::from_u128(9)), WriteDecision::Wait, "a stranger counts never");
+    assert_eq!(quorum.acknowledged(C), acknowledged(2, 0));
+}
+
+#[test]
+fn not_written_only_when_it_is_certain() {
+    let mut quorum = write(QuorumKind::Strict);
+    assert_eq!(quorum.failed(A, Failure::NotApplied), WriteDecision::Wait);
+    let c_may = WriteDecision::Indeterminate { replicas: 0 };
+    assert_eq!(quorum.failed(B, Failure::NotApplied), c_may);
+    assert_eq!(quorum.failed(C, Failure::NotApplied), WriteDecision::NotWritten);
+    let mut quorum = write(QuorumKind::Strict);
+    quorum.failed(A, Failure::NotApplied);
+    quorum.failed(B, Failure::Unknown);
+    assert_eq!(quorum.failed(C, Failure::NotApplied), WriteDecision::Indeterminate { replicas: 0 });
+}
+
+#[test]
+fn time_is_up_means_indeterminate() {
+    let mut quorum = write(QuorumKind::Strict);
+    quorum.acknowledged(B);
+    assert_eq!(quorum.expired(), WriteDecision::Indeterminate { replicas: 1 });
+    assert_eq!(quorum.acknowledged(C), WriteDecision::Indeterminate { replicas: 1 }, "too late to count");
+    assert!(quorum.complete());
+}
+
+#[test]
+fn a_hint_counts_only_when_sloppy_and_only_for_an_owner_that_is_missing() {
+    let mut quorum = write(QuorumKind::Sloppy);
+    assert!(quorum.hinting(A) && !quorum.hinting(A), "one hint an owner");
+    quorum.failed(A, Failure::NotApplied);
+    assert_eq!(quorum.hinted(A), WriteDecision::Wait);
+    assert_eq!(quorum.acknowledged(B), acknowledged(1, 1));
+    let mut quorum = write(QuorumKind::Sloppy);
+    quorum.hinting(A);
+    quorum.hinted(A);
+    assert_eq!(quorum.acknowledged(A), WriteDecision::Wait, "the owner and its hint are one");
+    let mut quorum = write(QuorumKind::Strict);
+    quorum.hinting(A);
+    quorum.hinted(A);
+    assert_eq!(quorum.acknowledged(B), WriteDecision::Wait);
+    assert_eq!(quorum.failed(C, Failure::NotApplied), WriteDecision::Wait, "A itself may yet");
+    assert_eq!(quorum.failed(A, Failure::NotApplied), WriteDecision::Indeterminate { replicas: 1 });
+}
+
+#[test]
+fn a_kept_hint_means_that_it_may_be_written() {
+    let mut quorum = write(QuorumKind::Strict);
+    quorum.hinting(A);
+    quorum.hinted(A);
+    for owner in [A, B, C] {
+        quorum.failed(owner, Failure::NotApplied);
+    }
+    assert_eq!(quorum.decision(), WriteDecision::Indeterminate { replicas: 0 });
+    assert_eq!(quorum.missing().collect::<Vec<_>>(), [B, C]);
+}
+
+#[test]
+fn consistency_is_a_number_of_owners() {
+    let needed = |consistency: Consistency| consistency.needed(2, 5);
+    assert_eq!(needed(Consistency::Configured), Ok(2));
+    assert_eq!(needed(Consistency::One), Ok(1));
+    assert_eq!(needed(Consistency::Quorum), Ok(3));
+    assert_eq!(needed(Consistency::All), Ok(5));
+    assert_eq!(needed(Consistency::Exactly(4)), Ok(4));
+    for asked in [0, 6] {
+        assert_eq!(needed(Consistency::Exactly(asked)), Err(OutOfRange { asked, factor: 5 }));
+    }
+}
+
+fn set(value: &'static str, start: u64) -> VersionSet {
+    let mut set = VersionSet::default();
+    let event = Event {
+        context: Context::default(),
+        stamp: Stamp::at_ms(1),
+        value: Some(value.into()),
+        expires: None,
+        policy: Policy::Siblings,
+    };
+    set.write(event, Dot { actor: Actor { node: A, start }, counter: 1 }).unwrap();
+    set
+}
+
+fn whole(owner: NodeId) -> Ask {
+    Ask { owner, whole: true }
+}
+
+fn digest(owner: NodeId) -> Ask {
+    Ask { owner, whole: false }
+}
+
+#[test]
+fn a_read_moves_one_set_when_the_replicas_agree() {
+    let mut quorum = ReadQuorum::new([A, B, C], 2);
+    assert_eq!(quorum.asks(), [whole(A), digest(B)]);
+    let x = set("x", 1);
+    assert_eq!(quorum.replied(B, Reply::Digest(x.digest())), ReadDecision::Wait, "a digest is no answer");
+    assert!(quorum.asks().is_empty());
+    assert_eq!(quorum.replied(A, Reply::Set(x.clone())), ReadDecision::Answer);
+    assert_eq!((quorum.merged(), quorum.replies(), quorum.stale()), (&x, 2, vec![]));
+}
+
+#[test]
+fn a_digest_of_something_else_is_asked_for() {
+    let mut quorum = ReadQuorum::new([A, B, C], 2);
+    quorum.asks();
+    quorum.replied(A, Reply::Set(set("x", 1)));
+    assert_eq!(quorum.replied(B, Reply::Digest(set("y", 2).digest())), ReadDecision::Wait);
+    assert_eq!(quorum.asks(), [whole(B)]);
+    assert_eq!(quorum.replied(B, Reply::Set(set("y", 2))), ReadDecision::Answer);
+    assert_eq!(quorum.merged().versions().len(), 2);
+    assert_eq!(quorum.stale(), [A, B]);
+    assert_eq!(quorum.sources(), [A, B]);
+}
+
+#[test]
+fn a_slow_replica_is_hedged_and_one_that_failed_replaced() {
+    let mut quorum = ReadQuorum::new([A, B, C], 2);
+    quorum.asks();
+    let x = set("x", 1);
+    quorum.replied(B, Reply::Digest(x.digest()));
+    assert_eq!(quorum.hedge(), Some(whole(C)), "it is the set that is late");
+    assert_eq!(quorum.hedge(), None);
+    assert_eq!(quorum.replied(C, Reply::Set(x)), ReadDecision::Answer);
+    let mut quorum = ReadQuorum::new([A, B, C], 2);
+    quorum.asks();
+    assert_eq!(quorum.failed(A), ReadDecision::Wait);
+    assert_eq!(quorum.asks(), [whole(C)]);
+    assert_eq!(quorum.failed(A), ReadDecision::Wait, "one owner fails once");
+    assert_eq!(quorum.failed(B), ReadDecision::Unavailable);
+}
+
+/// N, R and W of strict quorums that overlap.
+fn overlapping() -> impl Strategy<Value = (u8, u8, u8)> {
+    (1u8..=9).prop_flat_map(|n| {
+        (Just(n), 1..=n).prop_flat_map(|(n, r)| (Just(n), Just(r), (n - r + 1)..=n))
+    })
+}
+
+proptest! {
+    /// INV-OVERLAP: with R + W > N, whoever answers, fails, is late or is hedged, in whatever order, a decided
+    /// read contains what a decided write wrote.
+    #[test]
+    fn a_decided_read_meets_a_decided_write(
+        (n, r, w) in overlapping(),
+        write_order in Just((0..9u128).collect::<Vec<_>>()).prop_shuffle(),
+        read_order in Just((0..9u128).collect::<Vec<_>>()).prop_shuffle(),
+        fates in prop::collection::vec(0..4u8, 64),
+    ) {
+        let owners = || (0..u128::from(n)).map(NodeId::from_u128);
+        let mut write = WriteQuorum::new(owners(), w, QuorumKind::Strict);
+        let mut holders = Vec::new();
+        for id in write_order.into_iter().filter(|&id| id < u128::from(n)) {
+            if matches!(write.decision(), WriteDecision::Acknowledged { .. }) {
+                break;
+            }
+            holders.push(NodeId::from_u128(id));
+            write.acknowledged(NodeId::from_u128(id));
+        }
+        prop_assert_eq!(write.decision(), acknowledged(w, 0));
+        let order = read_order.into_iter().filter(|&id| id < u128::from(n)).map(NodeId::from_u128);
+        let mut read = ReadQuorum::new(order, r);
+        let stored = |id| if holders.contains(&id) { set("x", 1) } else { VersionSet::default() };
+        let (mut open, mut fates) = (read.asks(), fates.into_iter());
+        while let Some(ask) = open.pop() {
+            match fates.next() {
+                Some(0) => { read.failed(ask.owner); }
+                Some(1) => {
+                    open.extend(read.hedge());
+                    open.insert(0, ask);
+                }
+                _ if ask.whole => { read.replied(ask.owner, Reply::Set(stored(ask.owner))); }
+                _ => { read.replied(ask.owner, Reply::Digest(stored(ask.owner).digest())); }
+            }
+            if read.decision() == ReadDecision::Answer {
+                break;
+            }
+            open.extend(read.asks());
+        }
+        match read.decision() {
+            ReadDecision::Answer => prop_assert_eq!(read.merged().values().count(), 1),
+            decision => prop_assert_eq!(decision, ReadDecision::Unavailable, "it never hangs"),
+        }
+    }
+}

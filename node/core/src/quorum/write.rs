@@ -1,0 +1,160 @@
+//! One write on its way to the owners of a partition, and to fallbacks for those that are away.
+
+use super::QuorumKind;
+use crate::id::NodeId;
+use crate::planted::{self, Bug};
+
+/// What a replica's failure says about the write it was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It is certain that the replica did not and will not apply it: it was not sent, or it was refused.
+    NotApplied,
+    /// The connection broke or time ran out: it may have been applied, or be yet.
+    Unknown,
+}
+
+/// What became of one message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    None,
+    Waiting,
+    Done,
+    Failed(Failure),
+}
+
+impl Part {
+    /// Only the first word counts.
+    fn settle(&mut self, outcome: Part) {
+        if *self == Part::Waiting {
+            *self = outcome;
+        }
+    }
+
+    fn may_be_there(self) -> bool {
+        matches!(self, Part::Waiting | Part::Done | Part::Failed(Failure::Unknown))
+    }
+}
+
+/// An owner's message, and the hint for it.
+#[derive(Debug)]
+struct Owner {
+    id: NodeId,
+    own: Part,
+    hint: Part,
+}
+
+/// How a write ended for the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteDecision {
+    /// Keep waiting.
+    Wait,
+    /// W replicas hold it durably.
+    Acknowledged {
+        /// Owners that do, by now.
+        replicas: u8,
+        /// Fallbacks that keep a hint for another owner, by now.
+        hints: u8,
+    },
+    /// Nobody has it, and nobody will.
+    NotWritten,
+    /// Fewer than W acknowledged, but it may be on some: a later read may or may not see it.
+    Indeterminate {
+        /// How many did acknowledge.
+        replicas: u8,
+    },
+}
+
+/// One write on its way.
+#[derive(Debug)]
+pub struct WriteQuorum {
+    needed: u8,
+    kind: QuorumKind,
+    owners: Vec<Owner>,
+}
+
+impl WriteQuorum {
+    /// A write that needs `needed` of `owners`; each was sent its message.
+    pub fn new(owners: impl IntoIterator<Item = NodeId>, needed: u8, kind: QuorumKind) -> Self {
+        let owner = |id| Owner { id, own: Part::Waiting, hint: Part::None };
+        Self { needed, kind, owners: owners.into_iter().map(owner).collect() }
+    }
+
+    /// An owner holds the write durably.
+    pub fn acknowledged(&mut self, owner: NodeId) -> WriteDecision {
+        self.settle(owner, |owner| owner.own.settle(Part::Done))
+    }
+
+    /// An owner's part failed.
+    pub fn failed(&mut self, owner: NodeId, failure: Failure) -> WriteDecision {
+        self.settle(owner, |owner| owner.own.settle(Part::Failed(failure)))
+    }
+
+    /// A fallback was sent a hint for this owner. Says whether that is the first.
+    pub fn hinting(&mut self, owner: NodeId) -> bool {
+        let found = self.owners.iter_mut().find(|o| o.id == owner);
+        found.is_some_and(|owner| std::mem::replace(&mut owner.hint, Part::Waiting) == Part::None)
+    }
+
+    /// A fallback keeps the hint for this owner durably.
+    pub fn hinted(&mut self, owner: NodeId) -> WriteDecision {
+        self.settle(owner, |owner| owner.hint.settle(Part::Done))
+    }
+
+    /// The hint for this owner failed.
+    pub fn hint_failed(&mut self, owner: NodeId, failure: Failure) -> WriteDecision {
+        self.settle(owner, |owner| owner.hint.settle(Part::Failed(failure)))
+    }
+
+    /// Time is up: what the client is told now.
+    pub fn expired(&mut self) -> WriteDecision {
+        for owner in &mut self.owners {
+            owner.own.settle(Part::Failed(Failure::Unknown));
+            owner.hint.settle(Part::Failed(Failure::Unknown));
+        }
+        self.decision()
+    }
+
+    /// Owners that did not acknowledge, for which no hint is on its way or kept.
+    pub fn missing(&self) -> impl Iterator<Item = NodeId> {
+        let missing = |o: &&Owner| o.own != Part::Done && matches!(o.hint, Part::None);
+        self.owners.iter().filter(missing).map(|o| o.id)
+    }
+
+    /// Whether every message has found its end.
+    pub fn complete(&self) -> bool {
+        self.owners.iter().all(|owner| owner.own != Part::Waiting && owner.hint != Part::Waiting)
+    }
+
+    /// A stranger's word does not count.
+    fn settle(&mut self, id: NodeId, settle: impl FnOnce(&mut Owner)) -> WriteDecision {
+        if let Some(owner) = self.owners.iter_mut().find(|owner| owner.id == id) {
+            settle(owner);
+        }
+        self.decision()
+    }
+
+    /// What is known now.
+    pub fn decision(&self) -> WriteDecision {
+        let hints_count = self.kind == QuorumKind::Sloppy || planted::is(Bug::CountHintInStrictQuorum);
+        let count = |wanted: &dyn Fn(&Owner) -> bool| self.owners.iter().filter(|o| wanted(o)).count() as u8;
+        let mut replicas = count(&|o| o.own == Part::Done);
+        if planted::is(Bug::CountTwice) && replicas > 0 {
+            replicas += 1;
+        }
+        let hints = count(&|o| o.own != Part::Done && o.hint == Part::Done);
+        let stood_for = if hints_count { hints } else { 0 };
+        let open = |o: &Owner| {
+            let hint = hints_count && matches!(o.hint, Part::Waiting | Part::Done);
+            o.own == Part::Waiting || hint
+        };
+        if replicas + stood_for >= self.needed {
+            WriteDecision::Acknowledged { replicas, hints }
+        } else if replicas + count(&|o| o.own != Part::Done && open(o)) >= self.needed {
+            WriteDecision::Wait
+        } else if !self.owners.iter().any(|o| o.own.may_be_there() || o.hint.may_be_there()) {
+            WriteDecision::NotWritten
+        } else {
+            WriteDecision::Indeterminate { replicas }
+        }
+    }
+}
