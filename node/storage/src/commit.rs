@@ -9,6 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::causality::{DotMaker, VersionSet, WriteRefused};
@@ -19,9 +20,9 @@ use crate::batch::Batch;
 use crate::error::{ReadError, WriteError};
 use crate::format::{FLAG_INCOMPLETE, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::index::KeyOf;
-use crate::log::Log;
+use crate::log::{Log, Written};
 use crate::options::{Options, RECORD_BYTES_MAX};
-use crate::queue::Taken;
+use crate::queue::Wake;
 use crate::shared::{Found, Shared};
 use crate::write::{Change, Committed, Done, Write, set_bytes_max};
 
@@ -139,65 +140,98 @@ impl Group {
     }
 }
 
+/// A group that is prepared, and perhaps written, but not synced, nor answered.
+struct Pending {
+    /// None when no key changed.
+    written: Option<Written>,
+    replies: Vec<(Done, Committed)>,
+    bytes: usize,
+}
+
 pub(crate) struct Committer {
     shared: Arc<Shared>,
     dots: DotMaker,
     log: Log,
+    /// Taken from the queue and not prepared yet.
+    waiting: VecDeque<Write>,
+    pending: Option<Pending>,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, dots: DotMaker, log: Log) -> Self {
-        Self { shared, dots, log }
+        Self { shared, dots, log, waiting: VecDeque::new(), pending: None }
     }
 
     /// Serves the queue until it is closed and empty. Should this code panic, nothing that it holds can be trusted:
     /// nothing more is written, and what waits is refused.
     pub(crate) fn run(mut self) {
-        let mut waiting = VecDeque::new();
-        let served = catch_unwind(AssertUnwindSafe(|| self.serve(&mut waiting)));
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
         if served.is_ok() {
             return;
         }
         let reason: Arc<str> = "the committer panicked".into();
         self.shared.status.set_broken(reason.clone());
         let error = WriteError::Failed { reason };
-        refuse_all(&mut waiting, &error);
-        while let Taken::Writes(mut writes) = self.shared.queue.take(None) {
-            refuse_all(&mut writes, &error);
+        refuse_all(&mut self.waiting, &error);
+        while self.shared.queue.wait(None) == Wake::Writes {
+            refuse_all(&mut self.shared.queue.take(), &error);
         }
     }
 
-    fn serve(&mut self, waiting: &mut VecDeque<Write>) {
+    fn serve(&mut self) {
         loop {
-            match self.shared.queue.take(self.log.patience()) {
-                Taken::Writes(mut writes) => waiting.append(&mut writes),
-                Taken::Nothing => self.idle(),
-                Taken::Closed => return self.finish(),
+            match self.shared.queue.wait(self.log.patience()) {
+                Wake::Writes => {}
+                Wake::Nothing => self.tick(),
+                Wake::Closed => return self.finish(),
             }
-            while !waiting.is_empty() {
-                self.commit(waiting);
+            while self.prepare() {
+                self.commit();
             }
         }
+    }
+
+    /// How long [`Committer::tick`] may wait when nothing is written; none while it has nothing to do.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.log.patience()
     }
 
     /// Nothing was written for a while.
-    pub(crate) fn idle(&mut self) {
-        self.log.tick();
+    pub(crate) fn tick(&mut self) {
+        if self.pending.is_none() {
+            self.log.tick();
+        }
     }
 
     /// Nothing will be written any more.
     pub(crate) fn finish(&mut self) {
+        self.commit();
         self.log.finish();
     }
 
-    /// Stores one group of the writes that wait, or refuses some; at least one.
-    pub(crate) fn commit(&mut self, waiting: &mut VecDeque<Write>) {
+    /// Prepares one group of the writes that wait, and writes it, unsynced. Says whether there is a group now, for
+    /// [`Committer::commit`]; else no write waits any more.
+    pub(crate) fn prepare(&mut self) -> bool {
+        while self.pending.is_none() {
+            if self.waiting.is_empty() {
+                self.waiting = self.shared.queue.take();
+            }
+            if self.waiting.is_empty() {
+                break;
+            }
+            self.prepare_some();
+        }
+        self.pending.is_some()
+    }
+
+    /// Prepares one group of the writes that wait, or refuses some; at least one.
+    fn prepare_some(&mut self) {
         if let Err(error) = self.log.ready() {
-            return refuse_all(waiting, &error);
+            return refuse_all(&mut self.waiting, &error);
         }
         let mut group = Group::default();
         while group.has_room(&self.shared.options)
-            && let Some(write) = waiting.pop_front()
+            && let Some(write) = self.waiting.pop_front()
         {
             let (slot, bytes) = match self.admit(&mut group, &write) {
                 Ok(admitted) => admitted,
@@ -208,7 +242,7 @@ impl Committer {
             };
             if !self.log.has_room(bytes) {
                 if group.has_changes() {
-                    waiting.push_front(write);
+                    self.waiting.push_front(write);
                     break; // The group is stored where it has room; the next one begins a segment.
                 }
                 if let Err(error) = self.log.make_room(bytes) {
@@ -218,7 +252,25 @@ impl Committer {
             }
             group.apply(slot, write, &mut self.dots);
         }
-        self.store(group);
+        if group.replies.is_empty() {
+            return;
+        }
+        let batch = group.batch();
+        let bytes = batch.len() as usize;
+        let written = (!batch.is_empty()).then(|| self.log.write(batch));
+        self.pending = Some(Pending { written, replies: group.replies, bytes });
+    }
+
+    /// Makes the group that was prepared durable, and answers. Does nothing when none was.
+    pub(crate) fn commit(&mut self) {
+        let Some(Pending { written, replies, bytes }) = self.pending.take() else { return };
+        let stored = written.map_or(Ok(()), |written| self.log.commit(written));
+        if let Some(observer) = self.shared.options.observer.as_ref().filter(|_| stored.is_ok()) {
+            observer.group(replies.len(), bytes);
+        }
+        for (done, committed) in replies {
+            answer(done, stored.clone().map(|()| committed));
+        }
     }
 
     /// The write's key in the group, and what the group could take in the log with it.
@@ -264,19 +316,6 @@ impl Committer {
             bytes_max: 0,
             next: None,
         })
-    }
-
-    fn store(&mut self, mut group: Group) {
-        let batch = group.batch();
-        let (writes, bytes) = (group.replies.len(), batch.len() as usize);
-        let stored = if batch.is_empty() { Ok(()) } else { self.log.store(batch) };
-        if let Some(observer) = self.shared.options.observer.as_ref().filter(|_| stored.is_ok() && writes > 0)
-        {
-            observer.group(writes, bytes);
-        }
-        for (done, committed) in group.replies {
-            answer(done, stored.clone().map(|()| committed));
-        }
     }
 }
 

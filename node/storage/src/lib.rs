@@ -5,7 +5,10 @@
 //! last one, and a point read is one read of the disk. A thread rewrites segments that hold much that is dead, another
 //! prepares the next segment.
 //!
-//! One idea a file: `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
+//! [`Engine`] is all of that a step at a time, for whoever brings time and a thread: the simulator. [`Store`] is the
+//! same engine driven by threads of its own.
+//!
+//! One idea a file: `engine`, `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
 //! `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
 //! `recovery`. [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
 //!
@@ -15,6 +18,7 @@
 mod batch;
 mod commit;
 pub mod disk;
+mod engine;
 mod error;
 mod format;
 mod index;
@@ -33,9 +37,10 @@ mod tests;
 mod write;
 
 pub use disk::{Disk, StdDisk};
+pub use engine::{Engine, Quarantined, Step, Usage};
 pub use error::{OpenError, ReadError, WriteError};
 pub use options::{Durability, Observer, Options};
 pub use recovery::{QuarantinedSegment, Recovery};
 pub use shared::State;
-pub use store::{Quarantined, Store, Usage};
+pub use store::Store;
 pub use write::{Change, Committed, Done, Prepared, Write};

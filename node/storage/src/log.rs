@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::error::WriteError;
@@ -39,6 +39,17 @@ struct Active {
     marked: bool,
 }
 
+/// A batch that was written behind the last one, if it could be, and is none of the log's before it is committed.
+pub(crate) struct Written {
+    batch: Batch,
+    group: io::Result<WrittenGroup>,
+}
+
+struct WrittenGroup {
+    end: u64,
+    checksum: u64,
+}
+
 pub(crate) struct Log {
     shared: Arc<Shared>,
     active: Option<Active>,
@@ -49,7 +60,8 @@ pub(crate) struct Log {
     /// Where the segment before it ends; 0 when that is not known.
     previous_end: u64,
     carried: Batch,
-    last_sync: Instant,
+    /// When, on the disk's clock.
+    last_sync: Duration,
 }
 
 impl Log {
@@ -61,7 +73,8 @@ impl Log {
         newest: Option<Arc<Segment>>,
     ) -> Self {
         let (carried, ended) = (Batch::default(), newest.into_iter().collect());
-        Self { shared, active: None, ended, next, previous_end, carried, last_sync: Instant::now() }
+        let last_sync = shared.disk.now();
+        Self { shared, active: None, ended, next, previous_end, carried, last_sync }
     }
 
     /// Whether anything new may be prepared. Nothing is while a batch is carried.
@@ -91,14 +104,20 @@ impl Log {
         Ok(())
     }
 
-    /// Stores a batch for which there is room.
-    pub(crate) fn store(&mut self, mut batch: Batch) -> Result<(), WriteError> {
+    /// Writes a batch for which there is room, and does not sync it.
+    pub(crate) fn write(&self, mut batch: Batch) -> Written {
+        let group = self.append(&mut batch);
+        Written { batch, group }
+    }
+
+    /// Stores what was just written: as durably as the options say, and in the index.
+    pub(crate) fn commit(&mut self, Written { batch, group }: Written) -> Result<(), WriteError> {
         let due = match self.shared.options.durability {
             Durability::Sync => true,
-            Durability::Interval(interval) => self.last_sync.elapsed() >= interval,
+            Durability::Interval(interval) => self.since_sync() >= interval,
             Durability::Memory => false,
         };
-        match self.append(&mut batch, due) {
+        match group.and_then(|group| self.accept(group, batch.is_empty(), due)) {
             Ok(at) => {
                 self.publish(&batch, at);
                 Ok(())
@@ -111,12 +130,16 @@ impl Log {
         }
     }
 
+    fn since_sync(&self) -> Duration {
+        self.shared.disk.now().saturating_sub(self.last_sync)
+    }
+
     /// How long the committer may sleep before [`Log::tick`] has something to do.
     pub(crate) fn patience(&self) -> Option<Duration> {
         let active = self.active.as_ref().filter(|active| !active.marked)?;
         match self.shared.options.durability {
             Durability::Interval(interval) if active.synced < active.end => {
-                Some(interval.saturating_sub(self.last_sync.elapsed()))
+                Some(interval.saturating_sub(self.since_sync()))
             }
             _ => Some(MARK_AFTER),
         }
@@ -147,33 +170,42 @@ impl Log {
             return Ok(());
         }
         let sync = self.shared.options.durability != Durability::Memory;
-        match self.append(&mut Batch::default(), sync) {
+        let mut mark = Batch::default();
+        match self.append(&mut mark).and_then(|group| self.accept(group, true, sync)) {
             Ok(_) => Ok(()),
-            Err(error) => self.rescue(Batch::default(), &error),
+            Err(error) => self.rescue(mark, &error),
         }
     }
 
-    /// Writes a batch behind the last one. Says where its group begins. After an error the file must be given up.
-    fn append(&mut self, batch: &mut Batch, sync: bool) -> io::Result<u64> {
+    /// Writes a batch behind the last one, unsynced. After an error the file must be given up.
+    fn append(&self, batch: &mut Batch) -> io::Result<WrittenGroup> {
         let no_segment = || io::Error::other("no segment of the log is open");
-        let active = self.active.as_mut().ok_or_else(no_segment)?;
+        let active = self.active.as_ref().ok_or_else(no_segment)?;
         let (bytes, checksum) = batch.seal(active.synced, active.previous, active.segment.salt);
         active.segment.file.write_at(active.end, bytes)?;
-        let end = active.end + bytes.len() as u64;
+        Ok(WrittenGroup { end: active.end + bytes.len() as u64, checksum })
+    }
+
+    /// Takes what was just written into the log. Says where its group begins. After an error the file must be given
+    /// up.
+    fn accept(&mut self, group: WrittenGroup, mark: bool, sync: bool) -> io::Result<u64> {
+        let no_segment = || io::Error::other("no segment of the log is open");
+        let active = self.active.as_mut().ok_or_else(no_segment)?;
+        let Shared { disk, options, .. } = &*self.shared;
         if sync {
-            let begin = Instant::now();
+            let begin = disk.now();
             active.segment.file.sync()?;
-            if let Some(observer) = &self.shared.options.observer {
-                observer.synced(begin.elapsed());
+            self.last_sync = disk.now();
+            if let Some(observer) = &options.observer {
+                observer.synced(self.last_sync.saturating_sub(begin));
             }
-            active.synced = end;
-            self.last_sync = Instant::now();
+            active.synced = group.end;
         }
-        let at = std::mem::replace(&mut active.end, end);
-        active.previous = checksum;
-        active.marked = batch.is_empty();
-        active.segment.end.store(end, Ordering::Release);
-        if end >= active.capacity / 2 && self.shared.spares.want() {
+        let at = std::mem::replace(&mut active.end, group.end);
+        active.previous = group.checksum;
+        active.marked = mark;
+        active.segment.end.store(group.end, Ordering::Release);
+        if group.end >= active.capacity / 2 && self.shared.spares.want() {
             self.shared.background.poke();
         }
         Ok(at)
@@ -197,13 +229,13 @@ impl Log {
         let Some(active) = self.active.as_mut().filter(|active| active.synced < active.end) else {
             return Ok(());
         };
-        let begin = Instant::now();
+        let begin = self.shared.disk.now();
         match active.segment.file.sync() {
             Ok(()) => {
                 active.synced = active.end;
-                self.last_sync = Instant::now();
+                self.last_sync = self.shared.disk.now();
                 if let Some(observer) = &self.shared.options.observer {
-                    observer.synced(begin.elapsed());
+                    observer.synced(self.last_sync.saturating_sub(begin));
                 }
                 Ok(())
             }
@@ -247,7 +279,7 @@ impl Log {
         }
         let mut batch = std::mem::take(&mut self.carried);
         let result = self.begin(batch.len()).and_then(|()| {
-            self.append(&mut batch, true).map_err(|error| {
+            self.append(&mut batch).and_then(|group| self.accept(group, false, true)).map_err(|error| {
                 self.end_segment();
                 if is_full(&error) { self.shared.full() } else { self.give_up(&error) }
             })

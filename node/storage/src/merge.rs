@@ -10,13 +10,15 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quorate_core::NodeId;
 use quorate_core::ring::key_hash;
 
 use crate::batch::Batch;
 use crate::disk::File;
-use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::engine::Step;
+use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
 use crate::index::KeyOf;
 use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, read_prefix};
 use crate::shared::{Background, Shared};
@@ -39,12 +41,22 @@ const PAUSE_WHEN_QUIET: u32 = 1;
 /// How long to wait before segments are looked at again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Merges segments, on a thread of its own.
-pub(crate) struct Merger(pub(crate) Arc<Shared>);
+/// Merges segments, a step at a time.
+pub(crate) struct Merger {
+    shared: Arc<Shared>,
+    merge: Option<Merge>,
+}
 
 impl Merger {
-    pub(crate) fn run(self) {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, merge: None }
+    }
+
+    /// Merges what is worth it until the store closes.
+    pub(crate) fn run(mut self) {
         let (mut pokes, mut failed) = (0, false);
+        let shared = self.shared.clone();
+        let background: &Background = &shared.background;
         loop {
             let result = self.step();
             if let Err(error) = &result
@@ -53,39 +65,77 @@ impl Merger {
                 tracing::warn!(%error, "segments cannot be merged now; it is tried again and again");
             }
             failed = result.is_err();
-            let merged = result.unwrap_or(false);
-            let background: &Background = &self.0.background;
-            if background.is_closing() || (!merged && background.wait(&mut pokes, RETRY_AFTER)) {
-                return;
+            let closing = match result {
+                Ok(Step::Done { pause }) => background.pause(pause),
+                Ok(Step::Idle) | Err(_) => background.wait(&mut pokes, RETRY_AFTER),
+            };
+            if closing {
+                return self.abandon();
             }
         }
     }
 
-    /// Merges one run, if one is worth it. Says whether it did.
-    pub(crate) fn step(&self) -> io::Result<bool> {
+    /// Goes on with a merge, or begins one if one is worth it.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        let mut merge = match self.merge.take() {
+            Some(merge) => merge,
+            None => match self.begin()? {
+                Some(merge) => merge,
+                None => return Ok(Step::Idle),
+            },
+        };
+        let begin = self.shared.disk.now();
+        match merge.fill(&self.shared).and_then(|filled| self.go_on(&mut merge, filled)) {
+            Ok(true) => self.merge = Some(merge),
+            Ok(false) => {}
+            Err(error) => {
+                remove(&*self.shared.disk, &merge.name);
+                return Err(error);
+            }
+        }
+        let factor = if self.shared.queue.is_busy() { PAUSE_WHEN_BUSY } else { PAUSE_WHEN_QUIET };
+        Ok(Step::Done { pause: self.shared.disk.now().saturating_sub(begin) * factor })
+    }
+
+    /// Says whether the merge needs another step.
+    fn go_on(&self, merge: &mut Merge, filled: Filled) -> io::Result<bool> {
+        match filled {
+            Filled::Partly => {
+                merge.output.write()?;
+                return Ok(true);
+            }
+            Filled::Whole => {
+                merge.output.write()?;
+                let header = merge.output.finish(self.shared.node, &merge.run)?;
+                self.replace(merge, &header)?;
+            }
+            Filled::Rotten => remove(&*self.shared.disk, &merge.name),
+        }
+        Ok(false)
+    }
+
+    fn begin(&self) -> io::Result<Option<Merge>> {
         let run = self.choose();
         if run.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
-        let name = self.0.names.next();
-        let file = self.0.disk.create(&name)?;
-        let mut output = Output::new(&self.0, file);
-        let written =
-            output.fill(&run).and_then(|whole| if whole { output.finish(&run).map(Some) } else { Ok(None) });
-        match written {
-            Ok(Some(header)) => self.replace(&run, &header, &name, output).map(|()| true),
-            other => {
-                remove(&*self.0.disk, &name);
-                other.map(|_| false)
-            }
+        let name = self.shared.names.next();
+        let output = Output::new(self.shared.disk.create(&name)?, self.shared.disk.random());
+        Ok(Some(Merge { run, name, at: 0, input: None, output }))
+    }
+
+    /// Lets go of an unfinished merge.
+    pub(crate) fn abandon(&mut self) {
+        if let Some(merge) = self.merge.take() {
+            remove(&*self.shared.disk, &merge.name);
         }
     }
 
     /// The run with the largest part of dead bytes, if that is large enough.
     fn choose(&self) -> Vec<Arc<Segment>> {
-        let segments = self.0.segments.in_order();
-        let space = 2 * u64::from(self.0.options.segment_bytes);
-        let short = self.0.spendable_bytes().is_ok_and(|bytes| bytes >= space);
+        let segments = self.shared.segments.in_order();
+        let space = 2 * u64::from(self.shared.options.segment_bytes);
+        let short = self.shared.spendable_bytes().is_ok_and(|bytes| bytes >= space);
         let one_in = if short { DEAD_ONE_IN } else { DEAD_ONE_IN_WHEN_SHORT };
         let runs = (0..segments.len()).map(|at| self.run_from(&segments[at..]));
         let worth = runs.filter_map(|run| {
@@ -104,7 +154,7 @@ impl Merger {
             let fit = segment.sealed.load(Ordering::Acquire) && !segment.rotten.load(Ordering::Relaxed);
             let neighbour = length == 0 || segments[length - 1].range.last + 1 == segment.range.first;
             live += segment.live_bytes();
-            let large = length > 0 && live > u64::from(self.0.options.segment_bytes);
+            let large = length > 0 && live > u64::from(self.shared.options.segment_bytes);
             if !fit || !neighbour || large {
                 break;
             }
@@ -114,25 +164,19 @@ impl Merger {
     }
 
     /// Puts a merged file in the place of its run.
-    fn replace(
-        &self,
-        run: &[Arc<Segment>],
-        header: &SegmentHeader,
-        unfinished: &str,
-        output: Output<'_>,
-    ) -> io::Result<()> {
-        let Shared { disk, segments, index, options, .. } = &*self.0;
+    fn replace(&self, merge: &Merge, header: &SegmentHeader) -> io::Result<()> {
+        let Shared { disk, segments, index, options, .. } = &*self.shared;
+        let Merge { run, output, .. } = merge;
         let bytes = read_prefix(&*output.file, header.end)?;
         let scan = Scan::of(&bytes, header.salt, Some(header.end));
         if scan.ending != Ending::Clean || scan.records().count() != output.origins.len() {
-            remove(&**disk, unfinished);
             return Err(io::Error::other("a merged segment cannot be read back as it was written"));
         }
         let name = Range { first: header.first, last: header.last }.name(LOG_SUFFIX);
-        disk.rename(unfinished, &name)?;
+        disk.rename(&merge.name, &name)?;
         disk.sync_directory()?;
-        let merged = segments.add(header, name.clone(), output.file, header.end);
-        for (origin, (at, record)) in output.origins.into_iter().zip(scan.records()) {
+        let merged = segments.add(header, name.clone(), output.file.clone(), header.end);
+        for (&origin, (at, record)) in output.origins.iter().zip(scan.records()) {
             let moved = |old, new| segments.count(Some(new), Some(old));
             index.relocate(key_of(&record), origin, (merged.slot, at as u32), moved);
         }
@@ -149,9 +193,79 @@ impl Merger {
     }
 }
 
+/// A merge under way.
+struct Merge {
+    run: Vec<Arc<Segment>>,
+    /// The output's name, until it is finished.
+    name: String,
+    /// The segment of the run that is copied.
+    at: usize,
+    input: Option<Input>,
+    output: Output,
+}
+
+/// What a step copied.
+enum Filled {
+    /// As much as a step may.
+    Partly,
+    /// All that was left.
+    Whole,
+    /// Nothing more: a segment of the run is rotten.
+    Rotten,
+}
+
+/// The bytes of a segment that is copied, and how far that is.
+struct Input {
+    bytes: Vec<u8>,
+    end: usize,
+}
+
+impl Merge {
+    /// Copies what is live in the next groups of the run.
+    fn fill(&mut self, shared: &Shared) -> io::Result<Filled> {
+        while let Some(segment) = self.run.get(self.at) {
+            let input = match &mut self.input {
+                Some(input) => input,
+                empty => match Input::of(segment)? {
+                    Some(input) => empty.insert(input),
+                    None => return Ok(Filled::Rotten),
+                },
+            };
+            // Every group was checked when the input was read.
+            while let Some(group) = group_at(&input.bytes, input.end, None, segment.salt) {
+                input.end = group.end;
+                for (at, record) in group.records() {
+                    if shared.index.is_at(key_of(&record), segment.slot, at as u32) {
+                        self.output.batch.copy(&record);
+                        self.output.origins.push((segment.slot, at as u32));
+                    }
+                }
+                if self.output.batch.len() >= STEP_BYTES {
+                    return Ok(Filled::Partly);
+                }
+            }
+            self.input = None;
+            self.at += 1;
+        }
+        Ok(Filled::Whole)
+    }
+}
+
+impl Input {
+    /// Reads and checks a segment; none when it is rotten.
+    fn of(segment: &Segment) -> io::Result<Option<Self>> {
+        let bytes = read_prefix(&*segment.file, segment.end())?;
+        if Scan::of(&bytes, segment.salt, Some(segment.end())).ending != Ending::Clean {
+            tracing::error!(name = %segment.name, "the disk changed this segment; it is not merged, and set aside at the next start");
+            segment.rotten.store(true, Ordering::Relaxed);
+            return Ok(None);
+        }
+        Ok(Some(Self { bytes, end: SEGMENT_HEADER_BYTES }))
+    }
+}
+
 /// A merged file that is being written.
-struct Output<'a> {
-    shared: &'a Shared,
+struct Output {
     file: Arc<dyn File>,
     salt: u64,
     end: u64,
@@ -161,56 +275,33 @@ struct Output<'a> {
     origins: Vec<(u32, u32)>,
 }
 
-impl<'a> Output<'a> {
-    fn new(shared: &'a Shared, file: Arc<dyn File>) -> Self {
-        let salt = shared.disk.random();
+impl Output {
+    fn new(file: Arc<dyn File>, salt: u64) -> Self {
         let end = SEGMENT_HEADER_BYTES as u64;
-        Self { shared, file, salt, end, previous: salt, batch: Batch::default(), origins: Vec::new() }
+        Self { file, salt, end, previous: salt, batch: Batch::default(), origins: Vec::new() }
     }
 
-    /// Copies what is live in a run. Says whether all of it could be read and it is still wanted.
-    fn fill(&mut self, run: &[Arc<Segment>]) -> io::Result<bool> {
-        for segment in run {
-            let bytes = read_prefix(&*segment.file, segment.end())?;
-            let scan = Scan::of(&bytes, segment.salt, Some(segment.end()));
-            if scan.ending != Ending::Clean {
-                tracing::error!(name = %segment.name, "the disk changed this segment; it is not merged, and set aside at the next start");
-                segment.rotten.store(true, Ordering::Relaxed);
-                return Ok(false);
-            }
-            for (at, record) in scan.records() {
-                if self.shared.index.is_at(key_of(&record), segment.slot, at as u32) {
-                    self.batch.copy(&record);
-                    self.origins.push((segment.slot, at as u32));
-                    if self.batch.len() >= STEP_BYTES && !self.write()? {
-                        return Ok(false);
-                    }
-                }
-            }
+    /// Writes what was copied as a group.
+    fn write(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
         }
-        Ok(self.batch.is_empty() || self.write()?)
-    }
-
-    /// Writes a group, and then lets others have the disk. Says whether the merge is still wanted.
-    fn write(&mut self) -> io::Result<bool> {
-        let begin = Instant::now();
         let mut batch = std::mem::take(&mut self.batch);
         let (bytes, checksum) = batch.seal(self.end, self.previous, self.salt);
         self.file.write_at(self.end, bytes)?;
         self.file.sync()?;
         self.end += bytes.len() as u64;
         self.previous = checksum;
-        let pause = if self.shared.queue.is_busy() { PAUSE_WHEN_BUSY } else { PAUSE_WHEN_QUIET };
-        Ok(!self.shared.background.pause(begin.elapsed() * pause))
+        Ok(())
     }
 
     /// Writes the header, last: until then the file is none of the log's.
-    fn finish(&mut self, run: &[Arc<Segment>]) -> io::Result<SegmentHeader> {
+    fn finish(&self, node: NodeId, run: &[Arc<Segment>]) -> io::Result<SegmentHeader> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else {
             return Err(io::Error::other("a merge of no segment"));
         };
         let header = SegmentHeader {
-            node: self.shared.node,
+            node,
             first: first.range.first,
             last: last.range.last,
             previous_end: first.previous_end,

@@ -11,9 +11,10 @@ use crate::sync::lock;
 use crate::write::Write;
 
 /// What the committer is to do next.
-pub(crate) enum Taken {
-    /// These writes arrived, in this order.
-    Writes(VecDeque<Write>),
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Wake {
+    /// Writes wait.
+    Writes,
     /// Nothing arrived in time.
     Nothing,
     /// Nothing will arrive any more.
@@ -61,22 +62,28 @@ impl Queue {
         Ok(())
     }
 
-    /// Everything that waits; sleeps until something does, at most for `patience`.
-    pub(crate) fn take(&self, patience: Option<Duration>) -> Taken {
+    /// Everything that waits, in the order in which it came.
+    pub(crate) fn take(&self) -> VecDeque<Write> {
+        let mut inner = lock(&self.inner);
+        inner.bytes = 0;
+        std::mem::take(&mut inner.writes)
+    }
+
+    /// Sleeps until writes wait, at most for `patience`.
+    pub(crate) fn wait(&self, patience: Option<Duration>) -> Wake {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut inner = lock(&self.inner);
         loop {
             if !inner.writes.is_empty() {
-                inner.bytes = 0;
-                return Taken::Writes(std::mem::take(&mut inner.writes));
+                return Wake::Writes;
             }
             if inner.closed {
-                return Taken::Closed;
+                return Wake::Closed;
             }
             inner.sleeping = true;
             inner = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => self.arrived.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => return Taken::Nothing,
+                Some(Duration::ZERO) => return Wake::Nothing,
                 Some(left) => {
                     self.arrived.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -125,8 +132,8 @@ mod tests {
         let queue = Queue::new(2, 1000);
         assert_eq!([error(queue.push(write("a"))), error(queue.push(write("b")))], [None, None]);
         assert_eq!(error(queue.push(write("c"))), Some(WriteError::Busy));
-        let Taken::Writes(writes) = queue.take(None) else { panic!("writes wait") };
-        assert_eq!(writes.iter().map(|w| w.key.clone()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(queue.wait(None), Wake::Writes);
+        assert_eq!(queue.take().iter().map(|w| w.key.clone()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(error(queue.push(write("d"))), None);
     }
 
@@ -143,8 +150,8 @@ mod tests {
         assert_eq!(error(queue.push(write("a"))), None);
         queue.close();
         assert_eq!(error(queue.push(write("b"))), Some(WriteError::Closed));
-        assert!(matches!(queue.take(None), Taken::Writes(_)));
-        assert!(matches!(queue.take(None), Taken::Closed));
-        assert!(matches!(Queue::new(1, 1).take(Some(Duration::ZERO)), Taken::Nothing));
+        assert_eq!((queue.wait(None), queue.take().len()), (Wake::Writes, 1));
+        assert_eq!((queue.wait(None), queue.take().len()), (Wake::Closed, 0));
+        assert_eq!(Queue::new(1, 1).wait(Some(Duration::ZERO)), Wake::Nothing);
     }
 }

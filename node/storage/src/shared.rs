@@ -175,10 +175,6 @@ impl Background {
         self.changed.notify_all();
     }
 
-    pub(crate) fn is_closing(&self) -> bool {
-        lock(&self.state).closing
-    }
-
     /// Sleeps until a poke that was not seen yet, or for this long. Says whether to end.
     pub(crate) fn wait(&self, seen: &mut u64, patience: Duration) -> bool {
         let asleep = |state: &mut BackgroundState| !state.closing && state.pokes == *seen;

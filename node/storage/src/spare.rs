@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::disk::{Disk, File};
+use crate::engine::Step;
 use crate::segment::UNFINISHED_SUFFIX;
 use crate::shared::Shared;
 use crate::sync::lock;
@@ -97,18 +98,29 @@ impl Preparer {
     pub(crate) fn run(self) {
         let mut pokes = 0;
         loop {
-            if self.0.spares.are_wanted()
-                && let Err(error) = self.step()
-            {
+            if let Err(error) = self.step_if_wanted() {
                 tracing::debug!(%error, "no segment can be prepared now");
             }
             if self.0.background.wait(&mut pokes, RETRY_AFTER) {
                 break;
             }
         }
+        self.abandon();
+    }
+
+    /// Lets go of the spare.
+    pub(crate) fn abandon(&self) {
         if let Some(spare) = self.0.spares.take(0) {
             remove(&*self.0.disk, &spare.name);
         }
+    }
+
+    /// Prepares a segment if one will be needed soon and there is none.
+    pub(crate) fn step_if_wanted(&self) -> io::Result<Step> {
+        if !self.0.spares.are_wanted() {
+            return Ok(Step::Idle);
+        }
+        self.step().map(|()| Step::Done { pause: Duration::ZERO })
     }
 
     /// Prepares a segment if the disk has room for it.

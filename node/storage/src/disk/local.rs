@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
@@ -21,6 +22,7 @@ const ZEROS_BYTES: usize = 256 * 1024;
 pub struct StdDisk {
     path: PathBuf,
     directory: fs::File,
+    opened: Instant,
 }
 
 impl StdDisk {
@@ -33,7 +35,7 @@ impl StdDisk {
                 fs::File::open(parent)?.sync_all()?;
             }
         }
-        Ok(Self { path: path.to_owned(), directory: fs::File::open(path)? })
+        Ok(Self { path: path.to_owned(), directory: fs::File::open(path)?, opened: Instant::now() })
     }
 
     fn file(&self, name: &str, options: &fs::OpenOptions) -> io::Result<Arc<dyn File>> {
@@ -81,6 +83,10 @@ impl Disk for StdDisk {
 
     fn random(&self) -> u64 {
         RandomState::new().build_hasher().finish()
+    }
+
+    fn now(&self) -> Duration {
+        self.opened.elapsed()
     }
 }
 

@@ -9,6 +9,7 @@ pub mod simulated;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use local::StdDisk;
 
@@ -43,6 +44,9 @@ pub trait Disk: Send + Sync + 'static {
 
     /// A number that nobody can guess.
     fn random(&self) -> u64;
+
+    /// The time since some moment; it never runs backwards.
+    fn now(&self) -> Duration;
 }
 
 /// One open file. Reads and writes may run side by side.

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::{DirectoryLock, Disk, File};
 use crate::sync::lock;
@@ -40,8 +41,16 @@ struct State {
     operations_left: Option<u64>,
     failing_syncs: u32,
     failing_writes: u32,
+    failing_reads: u32,
+    /// Everything that would change something fails.
+    read_only: bool,
+    now: Duration,
     dice: u64,
 }
+
+/// What is durable on a disk at one moment: what a backup of it would hold.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Backup(BTreeMap<String, Vec<u8>>);
 
 /// One change of the directory, done or not.
 #[derive(Clone, Default)]
@@ -77,6 +86,9 @@ impl SimulatedDisk {
             operations_left: None,
             failing_syncs: 0,
             failing_writes: 0,
+            failing_reads: 0,
+            read_only: false,
+            now: Duration::ZERO,
             dice: seed,
         };
         Self(Arc::new(Inner {
@@ -122,6 +134,39 @@ impl SimulatedDisk {
         }
     }
 
+    /// The power goes now and comes back; what is lost is up to these dice.
+    pub fn crash(&self, dice: u64) {
+        self.state().dice = dice;
+        self.restart();
+    }
+
+    /// A copy of what is durable.
+    pub fn backup(&self) -> Backup {
+        let state = self.state();
+        let durable = |file: &Arc<Mutex<Content>>| lock(file).durable.clone();
+        Backup(state.durable_names.iter().map(|(name, file)| (name.clone(), durable(file))).collect())
+    }
+
+    /// The disk becomes the copy; what was on it is gone, and whoever was attached gets nothing but errors.
+    pub fn restore(&self, backup: &Backup) {
+        let file = |bytes: &Vec<u8>| {
+            let content = Content { bytes: bytes.clone(), durable: bytes.clone(), ..Content::default() };
+            Arc::new(Mutex::new(content))
+        };
+        let state = &mut *self.state();
+        state.end_process();
+        (state.powered, state.operations_left) = (true, None);
+        state.unsynced_names.clear();
+        state.names = backup.0.iter().map(|(name, bytes)| (name.clone(), file(bytes))).collect();
+        state.durable_names = state.names.clone();
+    }
+
+    /// Says what time it is, from now on. Never an earlier one.
+    pub fn set_now(&self, now: Duration) {
+        let mut state = self.state();
+        state.now = state.now.max(now);
+    }
+
     /// The process dies and another takes the disk: nothing is lost, not even what was not synced.
     pub fn kill_process(&self) {
         self.state().end_process();
@@ -145,6 +190,16 @@ impl SimulatedDisk {
     /// The next writes of files fail, halfway.
     pub fn fail_writes(&self, count: u32) {
         self.state().failing_writes = count;
+    }
+
+    /// The next reads of files fail.
+    pub fn fail_reads(&self, count: u32) {
+        self.state().failing_reads = count;
+    }
+
+    /// From now on, or no longer, every change fails.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state().read_only = read_only;
     }
 
     /// Changes a bit of a file. Says whether the file reaches that far.
@@ -212,6 +267,9 @@ impl State {
     /// Counts an operation that changes something.
     fn operate(&mut self, process: u64) -> io::Result<()> {
         self.alive(process)?;
+        if self.read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         match &mut self.operations_left {
             Some(0) => self.powered = false,
             Some(left) => *left -= 1,
@@ -371,6 +429,10 @@ impl Disk for Attached {
     fn random(&self) -> u64 {
         self.disk.state().roll()
     }
+
+    fn now(&self) -> Duration {
+        self.disk.state().now
+    }
 }
 
 struct Locked {
@@ -401,7 +463,12 @@ impl File for SimulatedFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.disk.state().alive(self.process)?;
+        let mut state = self.disk.state();
+        state.alive(self.process)?;
+        if state.failing_reads > 0 {
+            state.failing_reads -= 1;
+            return Err(io::Error::other("the disk does not read"));
+        }
         let content = lock(&self.content);
         let bytes = content.bytes.get(offset as usize..offset as usize + buffer.len());
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -412,6 +479,9 @@ impl File for SimulatedFile {
         let mut state = self.disk.state();
         state.alive(self.process)?;
         let operated = state.operate(self.process);
+        if state.read_only {
+            return operated;
+        }
         let free_bytes = state.free_bytes();
         let mut content = lock(&self.content);
         let grows = (offset + bytes.len() as u64).saturating_sub(content.bytes.len() as u64);
@@ -519,6 +589,50 @@ mod tests {
         assert!(disk.is_powered());
         assert!(file.sync().is_err());
         assert!(!disk.is_powered());
+    }
+
+    #[test]
+    fn a_backup_is_what_is_durable_and_comes_back_whole() {
+        let (disk, file) = disk_with_file();
+        file.write_at(0, b"old").unwrap();
+        file.sync().unwrap();
+        file.write_at(0, b"new").unwrap();
+        disk.attach().create("b").unwrap();
+        let backup = disk.backup();
+        file.sync().unwrap();
+        disk.restore(&backup);
+        assert_eq!((disk.bytes("a").unwrap(), disk.bytes("b")), (b"old".to_vec(), None));
+        assert_eq!(disk.backup(), backup);
+        assert!(file.write_at(0, &[1]).is_err(), "opened before");
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_written_can_be_read() {
+        let (disk, file) = disk_with_file();
+        file.write_at(0, b"old").unwrap();
+        disk.set_read_only(true);
+        assert!(
+            file.write_at(0, b"new").is_err() && file.sync().is_err() && disk.attach().create("b").is_err()
+        );
+        let mut bytes = [0; 3];
+        disk.fail_reads(1);
+        assert!(file.read_at(0, &mut bytes).is_err());
+        file.read_at(0, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"old");
+    }
+
+    #[test]
+    fn the_same_dice_lose_the_same() {
+        let left = |dice| {
+            let (disk, file) = disk_with_file();
+            file.write_at(0, &[1; 4096]).unwrap();
+            file.sync().unwrap();
+            file.write_at(0, &[2; 4096]).unwrap();
+            disk.crash(dice);
+            disk.bytes("a").unwrap()
+        };
+        assert_eq!(left(7), left(7));
+        assert!((0..10).any(|dice| left(dice) != left(7)));
     }
 
     #[test]

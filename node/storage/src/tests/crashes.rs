@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::disk::simulated::Backup;
 use crate::options::Durability;
 
 /// One step of a history.
@@ -20,6 +21,8 @@ enum Step {
     Idle,
     /// The power will go after so many operations.
     CutPowerAfter(u64),
+    /// Writes are prepared, and then the power goes.
+    CutPowerBeforeCommit(Vec<Op>, u64),
     /// The process dies, and another starts.
     Kill,
     /// An orderly restart.
@@ -52,6 +55,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Prepare),
         2 => Just(Step::Idle),
         2 => (0..40u64).prop_map(Step::CutPowerAfter),
+        2 => (prop::collection::vec(op(), 1..6), any::<u64>())
+            .prop_map(|(ops, dice)| Step::CutPowerBeforeCommit(ops, dice)),
         1 => Just(Step::Kill),
         1 => Just(Step::Restart),
         1 => (1..4u32).prop_map(Step::FailSyncs),
@@ -59,25 +64,32 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-impl Engine {
+impl Rig {
     fn run(&mut self, step: &Step) {
         match step {
             Step::Commit(ops) => {
                 let changes: Vec<_> = ops.iter().map(|op| self.change(op)).collect();
                 self.commit(changes);
             }
-            Step::Merge => drop(self.parts().merger.step()),
-            Step::Prepare => drop(self.parts().preparer.step()),
-            Step::Idle => self.parts().committer.idle(),
+            Step::Merge => drop(self.engine().merger.step()),
+            Step::Prepare => drop(self.engine().preparer.step()),
+            Step::Idle => self.engine().committer.tick(),
             Step::CutPowerAfter(operations) => self.disk.cut_power_after(*operations),
             Step::FailSyncs(count) => self.disk.fail_syncs(*count),
             Step::FailWrites(count) => self.disk.fail_writes(*count),
+            Step::CutPowerBeforeCommit(ops, dice) => {
+                let changes: Vec<_> = ops.iter().map(|op| self.change(op)).collect();
+                self.prepare(changes);
+                self.disk.crash(*dice);
+                self.lose_what_was_not_synced();
+                self.reopen();
+            }
             Step::Kill => {
                 self.disk.kill_process();
                 self.reopen();
             }
             Step::Restart => {
-                self.parts().committer.finish();
+                self.engine().committer.finish();
                 self.reopen();
             }
         }
@@ -104,9 +116,13 @@ impl Engine {
         }
     }
 
-    /// Only what was synced was promised to survive this.
     fn restart(&mut self) {
         self.disk.restart();
+        self.lose_what_was_not_synced();
+    }
+
+    /// Only what was synced was promised to survive a power cut.
+    fn lose_what_was_not_synced(&mut self) {
         if self.options.durability != Durability::Sync {
             self.promised.clear();
         }
@@ -130,23 +146,31 @@ impl Engine {
     }
 }
 
-fn live_through(seed: u64, durability: Durability, steps: &[Step]) {
+/// What is on the disk at the end of a history.
+fn live_through(seed: u64, durability: Durability, steps: &[Step]) -> Backup {
     let disk = SimulatedDisk::new(seed, 1 << 20);
-    let mut engine = Engine::new(disk, Options { durability, ..small() });
+    let mut rig = Rig::new(disk, Options { durability, ..small() });
     for step in steps {
-        engine.run(step);
-        if engine.disk.is_powered() {
-            engine.check();
+        rig.run(step);
+        if rig.disk.is_powered() {
+            rig.check();
         }
     }
-    engine.disk.kill_process();
-    engine.reopen();
+    rig.disk.kill_process();
+    rig.reopen();
+    rig.disk.backup()
 }
 
 proptest! {
     #[test]
     fn what_was_synced_survives_power_cuts(seed: u64, steps in prop::collection::vec(step(), 1..60)) {
         live_through(seed, Durability::Sync, &steps);
+    }
+
+    #[test]
+    fn the_same_steps_leave_the_same_bytes(seed: u64, steps in prop::collection::vec(step(), 1..30)) {
+        let [first, second] = [(), ()].map(|()| live_through(seed, Durability::Sync, &steps));
+        prop_assert_eq!(first, second);
     }
 
     #[test]

@@ -14,10 +14,10 @@ use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, Version
 use quorate_core::ring::{Partition, key_hash};
 
 use crate::disk::simulated::SimulatedDisk;
+use crate::engine::{Engine, Step, Usage};
 use crate::error::{OpenError, ReadError, WriteError};
 use crate::options::Options;
 use crate::recovery::Recovery;
-use crate::store::{Parts, Usage};
 use crate::sync::lock;
 use crate::write::{Change, Committed, Write};
 
@@ -72,11 +72,11 @@ struct Outcome {
 }
 
 /// An engine on a simulated disk, and what it promised.
-struct Engine {
+struct Rig {
     disk: SimulatedDisk,
     options: Options,
     start: u64,
-    parts: Option<Parts>,
+    engine: Option<Engine>,
     /// By key: what was acknowledged, joined.
     promised: BTreeMap<Bytes, VersionSet>,
     /// By key: all that was ever prepared or merged, joined.
@@ -85,36 +85,40 @@ struct Engine {
     last_dot: Option<Dot>,
 }
 
-impl Engine {
+impl Rig {
     fn new(disk: SimulatedDisk, options: Options) -> Self {
         let (promised, possible) = Default::default();
         let dots = HashSet::new();
-        let mut engine =
-            Self { disk, options, start: 0, parts: None, promised, possible, dots, last_dot: None };
-        engine.open().unwrap();
-        engine
+        let mut rig =
+            Self { disk, options, start: 0, engine: None, promised, possible, dots, last_dot: None };
+        rig.open().unwrap();
+        rig
     }
 
     /// The next start on the same disk.
     fn open(&mut self) -> Result<Recovery, OpenError> {
-        self.parts = None;
+        self.engine = None;
         self.start += 1;
         let actor = Actor { node: NODE, start: self.start };
-        let (parts, report) = Parts::open(self.disk.attach(), actor, self.options.clone())?;
-        self.parts = Some(parts);
+        let (engine, report) = Engine::open(self.disk.attach(), actor, self.options.clone())?;
+        self.engine = Some(engine);
         Ok(report)
     }
 
-    fn parts(&mut self) -> &mut Parts {
-        self.parts.as_mut().expect("open")
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("open")
+    }
+
+    fn merge_all(&mut self) {
+        while self.engine().merger.step().unwrap() != Step::Idle {}
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
-        self.parts.as_ref().expect("open").shared.get(PARTITION, key)
+        self.engine.as_ref().expect("open").shared.get(PARTITION, key)
     }
 
     fn usage(&self) -> Usage {
-        self.parts.as_ref().expect("open").shared.usage(0)
+        self.engine.as_ref().expect("open").shared.usage(0)
     }
 
     fn context(&self, key: &[u8]) -> Context {
@@ -123,11 +127,33 @@ impl Engine {
 
     /// Commits writes that wait together, and takes note of what they promised.
     fn commit(&mut self, changes: impl IntoIterator<Item = (Bytes, Change)>) -> Vec<Outcome> {
-        let (mut waiting, mut outcomes) = (Vec::new(), Vec::new());
+        let outcomes = self.submit(changes);
+        while self.engine().prepare() {
+            self.engine().commit();
+        }
+        let outcomes: Vec<_> = outcomes.iter().map(|outcome| lock(outcome).clone()).collect();
+        for outcome in &outcomes {
+            assert!(outcome.result.is_some(), "every write is answered");
+            self.note(outcome);
+        }
+        outcomes
+    }
+
+    /// Prepares a group of writes and does not commit it.
+    fn prepare(&mut self, changes: impl IntoIterator<Item = (Bytes, Change)>) {
+        let outcomes = self.submit(changes);
+        self.engine().prepare();
+        for outcome in outcomes {
+            self.note(&lock(&outcome));
+        }
+    }
+
+    fn submit(&mut self, changes: impl IntoIterator<Item = (Bytes, Change)>) -> Vec<Arc<Mutex<Outcome>>> {
+        let mut outcomes = Vec::new();
         for (key, change) in changes {
             let outcome = Arc::new(Mutex::new(Outcome { key: key.clone(), prepared: None, result: None }));
             let (for_prepared, for_done) = (outcome.clone(), outcome.clone());
-            waiting.push(Write {
+            self.engine().submit(Write {
                 partition: PARTITION,
                 key,
                 change,
@@ -138,22 +164,14 @@ impl Engine {
             });
             outcomes.push(outcome);
         }
-        let mut waiting = waiting.into();
-        while !std::collections::VecDeque::is_empty(&waiting) {
-            self.parts().committer.commit(&mut waiting);
-        }
-        let outcomes: Vec<_> = outcomes.iter().map(|outcome| lock(outcome).clone()).collect();
-        for outcome in &outcomes {
-            self.note(outcome);
-        }
         outcomes
     }
 
     fn note(&mut self, outcome: &Outcome) {
-        let result = outcome.result.as_ref().expect("every write is answered");
+        let result = outcome.result.as_ref();
         let Some(set) = &outcome.prepared else {
             assert!(
-                !matches!(result, Ok(_) | Err(WriteError::Indeterminate { .. })),
+                !matches!(result, Some(Ok(_) | Err(WriteError::Indeterminate { .. }))),
                 "{result:?} without preparing"
             );
             return;
@@ -168,7 +186,7 @@ impl Engine {
             }
         }
         before.merge(set);
-        if result.is_ok() {
+        if result.is_some_and(Result::is_ok) {
             self.promised.entry(outcome.key.clone()).or_default().merge(set);
         }
     }
