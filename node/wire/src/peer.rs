@@ -33,6 +33,8 @@ pub enum Frame {
     Gossip {
         /// The number of the sender's epoch, 0 for none: who hears of a newer one fetches it.
         epoch: u64,
+        /// How far the sender's log is synced: a disk that later reaches less far went back in time.
+        position: u64,
         /// For the failure detector.
         message: membership::Message,
     },
@@ -104,6 +106,8 @@ pub enum Request {
         start: u64,
         /// Drawn at this start, so that a copy of the disk is told from the disk.
         nonce: u64,
+        /// Where its log ended when the start began.
+        position: u64,
     },
 }
 

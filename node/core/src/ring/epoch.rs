@@ -145,7 +145,7 @@ struct Document {
 }
 
 /// Why something is not an epoch, or not the next one.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[allow(missing_docs)] // The messages are the documentation.
 pub enum EpochError {
     #[error("an epoch hash is 64 hexadecimal digits")]

@@ -1,0 +1,231 @@
+//! Makes sure that this disk did not go back in time (INV-AMNESIA).
+//!
+//! A start may serve only when a majority of the ring's members (itself included) has it on disk that this start
+//! exists. Two majorities share a member; so if this disk is an old copy, and the node has served from a newer
+//! state since, somebody who is asked knows it: a start that is not earlier than ours, or a position in our log that
+//! we had synced and that the log no longer reaches. (What was written and not synced may be gone after a crash; that
+//! is no reason to give up an identity, since nobody was told that it was durable.) The random nonce tells two copies
+//! of one disk apart that count on from the same number.
+//!
+//! Positions are heard with gossip and kept on disk lazily, so a copy that is only seconds old may slip through when
+//! its peers restarted as well. Then still no dot is made twice, since a start's number is never used twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::NodeId;
+use quorate_core::limits::MEMBERS_MAX;
+use quorate_core::planted::{self, Bug};
+use quorate_core::ring::MemberState;
+use quorate_wire::peer::{Claimed, Refusal, Request, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::calls::{Ending, Purpose};
+use crate::interface::{Effect, Kept, Record};
+use crate::replica::Replica;
+use crate::ring::takes_part;
+use crate::storage::Storage;
+use crate::timers::Timer;
+
+/// Between two rounds of asking those who have not answered.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// Positions that were heard are put on the disk this often.
+const KEEP_POSITIONS: Duration = Duration::from_secs(5);
+/// Claims that may wait for the disk.
+const WAITING_MAX: usize = MEMBERS_MAX;
+
+/// A start of another node, as it claimed it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KnownStart {
+    /// Its number.
+    pub start: u64,
+    /// What it drew.
+    pub nonce: u64,
+    /// How far its log is known to be synced.
+    pub position: u64,
+}
+
+type Starts = BTreeMap<NodeId, KnownStart>;
+
+/// Starts that are being put on the disk, and the requests that wait for that.
+struct Keeping {
+    document: u64,
+    starts: Arc<Starts>,
+    waiting: Vec<(NodeId, u64)>,
+}
+
+pub(crate) struct Claim {
+    won: bool,
+    /// Who has our start on disk.
+    witnesses: BTreeSet<NodeId>,
+    /// When those that have not answered are asked again.
+    ask_at: Option<Duration>,
+    /// The starts of others that are on disk; their positions may be newer than there.
+    known: Arc<Starts>,
+    keeping: Option<Keeping>,
+    /// Claims that came while others were being put on the disk: who, what, and the request.
+    next: Vec<(NodeId, KnownStart, u64)>,
+    /// Whether positions were heard that are not on disk.
+    positions_changed: bool,
+}
+
+impl Claim {
+    pub(crate) fn new(known: Starts) -> Self {
+        Self {
+            won: false,
+            witnesses: BTreeSet::new(),
+            ask_at: None,
+            known: Arc::new(known),
+            keeping: None,
+            next: Vec::new(),
+            positions_changed: false,
+        }
+    }
+
+    pub(crate) fn is_won(&self) -> bool {
+        self.won
+    }
+}
+
+impl<S: Storage> Replica<S> {
+    /// Claims this start from the members of the epoch that was just read or adopted.
+    pub(crate) fn begin_claim(&mut self) {
+        if planted::is(Bug::SkipClaim) {
+            self.claim.won = true;
+        }
+        if !self.claim.won {
+            self.ask_for_claims();
+        }
+    }
+
+    /// Asks every member that has not answered, until a majority has.
+    pub(crate) fn ask_for_claims(&mut self) {
+        let Some(epoch) = self.ring.current().filter(|epoch| takes_part(epoch, self.id())).cloned() else {
+            return;
+        };
+        self.count_claims();
+        if self.claim.won {
+            return;
+        }
+        let others: Vec<NodeId> = epoch.members().iter().map(|member| member.id).collect();
+        let (start, nonce) = (self.identity.actor.start, self.identity.nonce);
+        let request = Request::Claim { start, nonce, position: self.claim_position };
+        for id in others {
+            let silent = id != self.id() && takes_part(&epoch, id) && !self.claim.witnesses.contains(&id);
+            if silent {
+                self.call(id, request.clone(), Purpose::Claim);
+            }
+        }
+        let at = self.now.mono + ASK_AGAIN;
+        if let Some(before) = self.claim.ask_at.replace(at) {
+            self.timers.cancel(before, Timer::Claim);
+        }
+        self.timers.set(at, Timer::Claim);
+    }
+
+    fn count_claims(&mut self) {
+        let Some(epoch) = self.ring.current() else { return };
+        let active = |id: &NodeId| epoch.member(*id).is_some_and(|m| m.state != MemberState::Removed);
+        let members = epoch.members().iter().filter(|m| m.state != MemberState::Removed).count();
+        let witnesses = self.claim.witnesses.iter().filter(|id| active(id)).count();
+        self.claim.won |= witnesses + 1 > members / 2;
+    }
+
+    pub(crate) fn claim_ended(&mut self, from: NodeId, ending: &Ending) {
+        match ending {
+            Ending::Response(Response::Claimed(Claimed::Yes)) => {
+                self.claim.witnesses.insert(from);
+                self.count_claims();
+            }
+            Ending::Response(Response::Claimed(Claimed::Known { start })) if !self.claim.won => {
+                self.effects.push(Effect::Amnesia { known_start: *start });
+            }
+            _ => {}
+        }
+    }
+
+    /// Another node claims a start.
+    pub(crate) fn serve_claim(&mut self, from: NodeId, request: u64, claimed: KnownStart) {
+        let is_member = self.ring.current().is_some_and(|epoch| takes_part(epoch, from));
+        if !is_member {
+            let known = self.ring.number();
+            self.respond(from, request, Response::Refused(Refusal::NotMember { known }));
+        } else if self.claim.next.len() >= WAITING_MAX {
+            self.respond(from, request, Response::Refused(Refusal::Busy));
+        } else {
+            self.claim.next.push((from, claimed, request));
+            self.decide_claims();
+        }
+    }
+
+    /// A node says how far its log is synced.
+    pub(crate) fn hear_position(&mut self, from: NodeId, position: u64) {
+        let known = self.claim.known.get(&from).is_some_and(|known| known.position < position);
+        if known && let Some(known) = Arc::make_mut(&mut self.claim.known).get_mut(&from) {
+            known.position = position;
+            if !std::mem::replace(&mut self.claim.positions_changed, true) {
+                self.timers.set(self.now.mono + KEEP_POSITIONS, Timer::KeepPositions);
+            }
+        }
+    }
+
+    pub(crate) fn keep_positions(&mut self) {
+        if self.claim.keeping.is_none() && std::mem::take(&mut self.claim.positions_changed) {
+            self.keep_starts(self.claim.known.clone(), Vec::new());
+        }
+    }
+
+    /// Decides about the claims that wait, unless the disk is busy with earlier ones: then when it is done.
+    fn decide_claims(&mut self) {
+        if self.claim.keeping.is_some() || self.claim.next.is_empty() {
+            return;
+        }
+        let mut starts = self.claim.known.clone();
+        let mut waiting = Vec::new();
+        for (node, claimed, request) in std::mem::take(&mut self.claim.next) {
+            match starts.get(&node).copied() {
+                Some(known) if (known.start, known.nonce) == (claimed.start, claimed.nonce) => {
+                    waiting.push((node, request));
+                }
+                Some(known) if known.start >= claimed.start || known.position > claimed.position => {
+                    let start = known.start;
+                    self.respond(node, request, Response::Claimed(Claimed::Known { start }));
+                }
+                _ => {
+                    Arc::make_mut(&mut starts).insert(node, claimed);
+                    waiting.push((node, request));
+                }
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        self.keep_starts(starts, waiting);
+    }
+
+    fn keep_starts(&mut self, starts: Arc<Starts>, waiting: Vec<(NodeId, u64)>) {
+        let document = self.next_number();
+        self.effects.push(Effect::Keep { ticket: document, record: Record::Starts(starts.clone()) });
+        self.claim.keeping = Some(Keeping { document, starts, waiting });
+    }
+
+    pub(crate) fn starts_kept(&mut self, document: u64, result: Kept) {
+        let Some(keeping) = self.claim.keeping.take_if(|keeping| keeping.document == document) else {
+            return;
+        };
+        if result.is_ok() {
+            // Positions that were heard meanwhile are kept next time.
+            self.claim.known = keeping.starts;
+        }
+        for (node, request) in keeping.waiting {
+            let response = match &result {
+                Ok(()) => Response::Claimed(Claimed::Yes),
+                Err(reason) => Response::Refused(Refusal::StorageFailed { reason: reason.clone() }),
+            };
+            self.respond(node, request, response);
+        }
+        self.decide_claims();
+    }
+}

@@ -1,0 +1,45 @@
+//! Drives the failure detector.
+
+use quorate_core::NodeId;
+use quorate_core::membership::{Action, Message, State};
+use quorate_wire::peer::Frame;
+
+use crate::interface::Effect;
+use crate::replica::Replica;
+use crate::storage::Storage;
+
+impl<S: Storage> Replica<S> {
+    pub(crate) fn hear(&mut self, from: NodeId, epoch: u64, position: u64, message: Message) {
+        if message.from() != from {
+            self.stats.gossip_refused += 1;
+            return;
+        }
+        self.hear_position(from, position);
+        match self.membership.handle(message, self.now.mono, &mut self.dice) {
+            Ok(actions) => self.carry_out(actions),
+            Err(_) => self.stats.gossip_refused += 1,
+        }
+        // Only now is the sender known, and where it is.
+        if epoch > self.ring.number() {
+            self.fetch_epoch(from);
+        }
+    }
+
+    pub(crate) fn carry_out(&mut self, actions: Vec<Action>) {
+        let (epoch, position) = (self.ring.number(), self.storage.synced_position());
+        for action in actions {
+            match action {
+                Action::Send { to, message } => {
+                    self.effects.push(Effect::Send { to, frame: Frame::Gossip { epoch, position, message } });
+                }
+                Action::Changed(view) => {
+                    let down = (view.state == State::Down).then_some(view.node.id);
+                    self.effects.push(Effect::Changed(view));
+                    if let Some(node) = down {
+                        self.lose_calls(node);
+                    }
+                }
+            }
+        }
+    }
+}

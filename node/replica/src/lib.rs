@@ -1,0 +1,37 @@
+//! One node of Quorate as a state machine without sockets, threads, clocks or dice.
+//!
+//! [`Replica`] coordinates requests, answers peers, watches who is alive, repairs. Whatever happens is told to it
+//! by one of its methods, with the time; whatever it wants done comes out as an [`Effect`]. The node's shell moves
+//! bytes and time for one of them, the simulator for many in one thread. So what the simulator tests is what runs.
+//!
+//! One idea a file: `write` and `read` coordinate, `serve` answers peers, `repair` heals what a read found stale,
+//! `claim` makes sure that the disk did not go back in time, `ring` adopts epochs, `gossip` drives the failure
+//! detector, `calls` are open requests, `timers` what is due.
+//!
+//! Bounds (INV-BOUND): operations in progress, calls and what they hold are limited by [`Config`]; a request that
+//! finds no room is told [`Refusal::Busy`](quorate_wire::peer::Refusal).
+#![forbid(unsafe_code)]
+
+mod calls;
+mod claim;
+mod gossip;
+mod interface;
+mod read;
+mod repair;
+mod replica;
+mod ring;
+mod serve;
+mod stats;
+mod storage;
+
+mod timers;
+mod write;
+
+pub use claim::KnownStart;
+pub use interface::{
+    AdoptError, Answer, ClientRequest, Completion, Config, Effect, Found, Identity, Inbox, Kept,
+    MemberStatus, Now, Record, Remembered, Sender,
+};
+pub use replica::{Dice, Replica};
+pub use stats::Stats;
+pub use storage::{LoadDone, Storage};

@@ -1,0 +1,155 @@
+//! Reading the local store, and healing what a read found stale: a stale owner gets the key from the owners that
+//! have it. Content travels between owners only, so that it can be fenced (see `quorate_core::collection`).
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::causality::VersionSet;
+use quorate_core::limits::FACTOR_MAX;
+use quorate_core::quorum::Reply;
+use quorate_core::ring::Partition;
+use quorate_storage::{Committed, ReadError, WriteError};
+use quorate_wire::peer::{Refusal, Request, Response};
+
+use crate::calls::{Ending, Purpose};
+use crate::interface::{Completion, Done};
+use crate::replica::Replica;
+use crate::serve::{MergeFor, refusal};
+use crate::storage::Storage;
+
+/// What the local store is read for.
+#[derive(Debug)]
+pub(crate) enum LoadFor {
+    /// A part of a read that this node coordinates.
+    Ask { operation: u64 },
+    /// A peer's read.
+    Peer { node: NodeId, request: u64, whole: bool },
+}
+
+impl LoadFor {
+    /// The read that waits for it.
+    pub(crate) fn operation(&self) -> Option<u64> {
+        match self {
+            Self::Ask { operation } => Some(*operation),
+            Self::Peer { .. } => None,
+        }
+    }
+}
+
+/// A key that this owner lacks something of.
+struct Repair {
+    partition: Partition,
+    key: Bytes,
+    /// The partition's when it began: content that is older than a collection must not come back.
+    generation: u64,
+    /// Who waits for it.
+    asker: (NodeId, u64),
+    /// Pulls and merges under way.
+    open: usize,
+    failed: bool,
+}
+
+/// The repairs under way.
+#[derive(Default)]
+pub(crate) struct Repairs(BTreeMap<u64, Repair>);
+
+impl Repairs {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<S: Storage> Replica<S> {
+    /// Reads a key here, at once or when the disk has it.
+    pub(crate) fn load(&mut self, partition: Partition, key: Bytes, purpose: LoadFor) {
+        match self.storage.get(partition, &key) {
+            Some(result) => self.loaded(purpose, result),
+            None => {
+                let inbox = self.inbox.clone();
+                let done = move |result| inbox(Completion(Done::Loaded { purpose, result }));
+                self.storage.get_later(partition, key, Box::new(done));
+            }
+        }
+    }
+
+    pub(crate) fn loaded(&mut self, purpose: LoadFor, result: Result<Option<VersionSet>, ReadError>) {
+        let result = result.map(Option::unwrap_or_default);
+        match purpose {
+            LoadFor::Ask { operation } => {
+                let reply = result.map(Reply::Set).map_err(|_| ());
+                self.replied(operation, self.id(), reply);
+            }
+            LoadFor::Peer { node, request, whole } => {
+                let response = match result {
+                    Ok(set) if whole => Response::Stored(set),
+                    Ok(set) => Response::Digest(set.digest()),
+                    Err(error) => Response::Refused(Refusal::StorageFailed { reason: error.to_string() }),
+                };
+                self.respond(node, request, response);
+            }
+        }
+    }
+
+    /// A coordinator says that this owner lacks something that others have.
+    pub(crate) fn begin_repair(
+        &mut self,
+        node: NodeId,
+        request: u64,
+        epoch: u64,
+        key: Bytes,
+        sources: Vec<NodeId>,
+    ) -> Result<(), Refusal> {
+        let (epoch, partition) = self.admit_to_owner(node, epoch, &key)?;
+        if self.repairs.len() >= self.config.repairs_max || sources.len() > usize::from(FACTOR_MAX) {
+            return Err(Refusal::Busy);
+        }
+        let sources: Vec<NodeId> = sources
+            .into_iter()
+            .filter(|source| *source != self.id() && epoch.owns(*source, partition))
+            .collect();
+        if sources.is_empty() {
+            self.respond(node, request, Response::Applied);
+            return Ok(());
+        }
+        let generation = self.generation(partition);
+        let repair = self.next_number();
+        let asker = (node, request);
+        let open = sources.len();
+        let key_of = key.clone();
+        self.repairs.0.insert(repair, Repair { partition, key, generation, asker, open, failed: false });
+        for source in sources {
+            let request = Request::Read { epoch: epoch.number(), key: key_of.clone(), whole: true };
+            self.call(source, request, Purpose::Pull { repair });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn pull_ended(&mut self, id: u64, ending: Ending) {
+        let Some(repair) = self.repairs.0.get_mut(&id) else { return };
+        let (partition, key, generation) = (repair.partition, repair.key.clone(), repair.generation);
+        match ending {
+            Ending::Response(Response::Stored(set)) if generation == self.generation(partition) => {
+                let _ = self.observe(&set); // What is repaired was written already.
+                self.merge(partition, key, set, MergeFor::Repair { repair: id });
+            }
+            _ => self.repair_step(id, false),
+        }
+    }
+
+    pub(crate) fn repair_merged(&mut self, id: u64, result: Result<Committed, WriteError>) {
+        self.repair_step(id, result.map_err(refusal).is_ok());
+    }
+
+    fn repair_step(&mut self, id: u64, done: bool) {
+        let Some(repair) = self.repairs.0.get_mut(&id) else { return };
+        repair.open -= 1;
+        repair.failed |= !done;
+        if repair.open == 0
+            && let Some(Repair { asker: (node, request), failed, .. }) = self.repairs.0.remove(&id)
+        {
+            let response = if failed { Response::Refused(Refusal::Busy) } else { Response::Applied };
+            self.respond(node, request, response);
+        }
+    }
+}

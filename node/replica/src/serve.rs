@@ -1,0 +1,145 @@
+//! Answers peers, as a replica.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::causality::VersionSet;
+use quorate_core::ring::Partition;
+use quorate_storage::{Change, Committed, Write, WriteError};
+use quorate_wire::peer::{Cause, ClientWrite, Refusal, Request, Response};
+
+use crate::claim::KnownStart;
+use crate::interface::{Completion, Done, Sender};
+use crate::repair::LoadFor;
+use crate::replica::Replica;
+use crate::storage::Storage;
+use crate::write::Origin;
+
+/// What a merge into the local store is for.
+#[derive(Debug)]
+pub(crate) enum MergeFor {
+    /// A peer waits for the acknowledgement.
+    Peer { node: NodeId, request: u64 },
+    /// A read that this node coordinated found it stale.
+    ReadRepair,
+    /// A repair that a coordinator asked for.
+    Repair { repair: u64 },
+}
+
+impl<S: Storage> Replica<S> {
+    pub(crate) fn serve(&mut self, from: Sender, id: u64, request: Request) {
+        let node = from.node;
+        let served = match request {
+            Request::Replicate { epoch, sent: _, cause, key, set } => {
+                self.serve_replicate(node, id, epoch, cause, key, set)
+            }
+            Request::Hint { .. } => Err(Refusal::Busy),
+            Request::Read { epoch, key, whole } => {
+                self.admit_to_owner(node, epoch, &key).map(|(_, partition)| {
+                    self.load(partition, key, LoadFor::Peer { node, request: id, whole });
+                })
+            }
+            Request::Repair { epoch, key, sources } => self.begin_repair(node, id, epoch, key, sources),
+            Request::Write { epoch, key, write, timeout_ms } => {
+                self.serve_write(node, id, epoch, key, write, timeout_ms)
+            }
+            Request::FetchEpoch => {
+                let epoch = self.epoch().map(|epoch| (**epoch).clone());
+                self.respond(node, id, Response::Epoch(epoch));
+                Ok(())
+            }
+            Request::Claim { start, nonce, position } => {
+                self.serve_claim(node, id, KnownStart { start, nonce, position });
+                Ok(())
+            }
+        };
+        if let Err(refusal) = served {
+            self.respond(node, id, Response::Refused(refusal));
+        }
+    }
+
+    fn serve_replicate(
+        &mut self,
+        node: NodeId,
+        request: u64,
+        epoch: u64,
+        cause: Cause,
+        key: Bytes,
+        set: VersionSet,
+    ) -> Result<(), Refusal> {
+        let (_, partition) = self.admit_to_owner(node, epoch, &key)?;
+        let observed = self.observe(&set);
+        if cause == Cause::Write {
+            observed?;
+        }
+        self.merge(partition, key, set, MergeFor::Peer { node, request });
+        Ok(())
+    }
+
+    fn serve_write(
+        &mut self,
+        node: NodeId,
+        request: u64,
+        epoch: u64,
+        key: Bytes,
+        write: ClientWrite,
+        timeout_ms: u32,
+    ) -> Result<(), Refusal> {
+        self.admit_to_owner(node, epoch, &key)?;
+        if self.stopping {
+            return Err(Refusal::Stopping);
+        }
+        let time = Duration::from_millis(timeout_ms.into()).min(self.config.request_timeout);
+        self.begin_write(Origin::Peer { node, request }, key, write, time);
+        Ok(())
+    }
+
+    /// Takes note of the newest stamp in a set, so that what is written next here counts as later. One that is too
+    /// far ahead is not believed.
+    pub(crate) fn observe(&mut self, set: &VersionSet) -> Result<(), Refusal> {
+        let Some(last) = set.last() else { return Ok(()) };
+        self.clock.observe(last.stamp, self.now.unix_ms).map_err(|error| {
+            self.stats.clock_ahead += 1;
+            Refusal::ClockAhead { node: last.dot.actor.node, ahead_ms: error.ahead_ms }
+        })
+    }
+
+    /// Merges a set into this owner's.
+    pub(crate) fn merge(&mut self, partition: Partition, key: Bytes, set: VersionSet, purpose: MergeFor) {
+        let inbox = self.inbox.clone();
+        self.storage.submit(Write {
+            partition,
+            key,
+            change: Change::Merge(set),
+            prepared: None,
+            done: Box::new(move |result| inbox(Completion(Done::Merged { purpose, result }))),
+        });
+    }
+
+    pub(crate) fn merged(&mut self, purpose: MergeFor, result: Result<Committed, WriteError>) {
+        match purpose {
+            MergeFor::Peer { node, request } => {
+                let response =
+                    result.map_or_else(|error| Response::Refused(refusal(error)), |_| Response::Applied);
+                self.respond(node, request, response);
+            }
+            MergeFor::ReadRepair => self.stats.read_repair(result.is_ok()),
+            MergeFor::Repair { repair } => self.repair_merged(repair, result),
+        }
+    }
+}
+
+/// What a storage error means to whoever asked.
+pub(crate) fn refusal(error: WriteError) -> Refusal {
+    match error {
+        WriteError::Refused(refused) => Refusal::Write(refused),
+        WriteError::Full { free_bytes, reserve_bytes } => Refusal::StorageFull { free_bytes, reserve_bytes },
+        WriteError::Busy => Refusal::Busy,
+        WriteError::Closed => Refusal::Stopping,
+        WriteError::Indeterminate { .. } => Refusal::Indeterminate { needed: 1, acknowledged: 0 },
+        error @ (WriteError::Unreadable(_) | WriteError::Failed { .. }) => {
+            Refusal::StorageFailed { reason: error.to_string() }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Coordinates writes: an owner makes the dot, all owners get the set at once, the client is answered at W.
+//!
+//! The set goes to the peers while the local log still syncs. Owners that are away get a hint at a fallback.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::causality::{Event, VersionSet};
+use quorate_core::limits::SIBLINGS_WARN;
+use quorate_core::planted::{self, Bug};
+use quorate_core::quorum::{Failure, QuorumKind, WriteDecision, WriteQuorum};
+use quorate_core::ring::{Epoch, Partition};
+use quorate_storage::{Change, Committed, Write, WriteError};
+use quorate_wire::peer::{Cause, ClientWrite, Receipt, Refusal, Request, Response, Written, set_bytes};
+
+use crate::calls::{Ending, Purpose, failure_of};
+use crate::interface::{Answer, Completion, Done};
+use crate::replica::Replica;
+use crate::serve::refusal;
+use crate::storage::Storage;
+use crate::timers::Timer;
+
+/// Who waits for a write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    Client { ticket: u64 },
+    Peer { node: NodeId, request: u64 },
+}
+
+/// A write in progress.
+pub(crate) struct WriteOperation {
+    /// None once it was answered.
+    origin: Option<Origin>,
+    epoch: Arc<Epoch>,
+    partition: Partition,
+    key: Bytes,
+    ends: Duration,
+    calls: Vec<u64>,
+    held_bytes: usize,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Another owner coordinates it; these may be tried when it cannot be reached.
+    Forwarded { write: ClientWrite, others: Vec<NodeId> },
+    /// The local store makes the dot.
+    Preparing { needed: u8 },
+    /// It is on its way to the owners.
+    Spreading { quorum: WriteQuorum, needed: u8, set: VersionSet },
+}
+
+impl<S: Storage> Replica<S> {
+    pub(crate) fn begin_write(&mut self, origin: Origin, key: Bytes, write: ClientWrite, time: Duration) {
+        if let Err(refusal) = self.try_begin_write(origin, key, write, time) {
+            self.answer_write(origin, Err(refusal));
+        }
+    }
+
+    fn try_begin_write(
+        &mut self,
+        origin: Origin,
+        key: Bytes,
+        write: ClientWrite,
+        time: Duration,
+    ) -> Result<(), Refusal> {
+        let epoch = self.serving_epoch()?;
+        let replication = epoch.replication();
+        let needed = write.consistency.needed(replication.write_quorum, replication.factor);
+        let needed = needed.map_err(Refusal::Consistency)?;
+        let partition = epoch.partitions().of_key(&key);
+        let held_bytes = key.len() + write.value.as_ref().map_or(0, Bytes::len);
+        self.has_room(held_bytes)?;
+        let ends = self.now.mono + time;
+        let operation = self.next_number();
+        let is_owner = epoch.owns(self.id(), partition);
+        let stage = if is_owner {
+            self.expect_reachable(&epoch, partition, needed)?;
+            Stage::Preparing { needed }
+        } else {
+            Stage::Forwarded { write: write.clone(), others: self.forward_targets(&epoch, partition) }
+        };
+        let (origin, calls) = (Some(origin), Vec::new());
+        let key_of = key.clone();
+        let op = WriteOperation { origin, epoch, partition, key, ends, calls, held_bytes, stage };
+        self.held_bytes += held_bytes;
+        self.writes.insert(operation, op);
+        self.timers.set(ends, Timer::Write(operation));
+        if is_owner {
+            self.prepare(operation, partition, key_of, write);
+        } else {
+            self.forward_next(operation, Refusal::Unavailable { needed, reachable: 0 });
+        }
+        Ok(())
+    }
+
+    /// Refuses before anything is written when too few can be reached: *not written* beats *indeterminate*.
+    fn expect_reachable(&self, epoch: &Epoch, partition: Partition, needed: u8) -> Result<(), Refusal> {
+        let up = epoch.owners(partition).filter(|owner| self.is_up(owner.id)).count() as u8;
+        let factor = usize::from(epoch.replication().factor);
+        let stand_ins = match self.config.kind {
+            QuorumKind::Sloppy if up < needed => {
+                let fallbacks = epoch.fallbacks(partition, factor);
+                fallbacks.iter().filter(|fallback| self.is_up(fallback.id)).count() as u8
+            }
+            _ => 0,
+        };
+        let reachable = up.saturating_add(stand_ins);
+        if reachable < needed { Err(Refusal::Unavailable { needed, reachable }) } else { Ok(()) }
+    }
+
+    fn prepare(&mut self, operation: u64, partition: Partition, key: Bytes, write: ClientWrite) {
+        let ClientWrite { context, value, expires, policy, .. } = write;
+        let event = Event { context, stamp: self.stamp(), value, expires, policy };
+        let (prepared, stored) = (self.inbox.clone(), self.inbox.clone());
+        self.storage.submit(Write {
+            partition,
+            key,
+            change: Change::Event(event),
+            prepared: Some(Box::new(move |set| {
+                prepared(Completion(Done::Prepared { operation, set: set.clone() }));
+            })),
+            done: Box::new(move |result| stored(Completion(Done::Stored { operation, result }))),
+        });
+    }
+
+    /// The set is known: the other owners get it.
+    pub(crate) fn prepared(&mut self, operation: u64, set: VersionSet) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let Stage::Preparing { needed } = op.stage else { return };
+        let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
+        let quorum = WriteQuorum::new(owners.iter().copied(), needed, self.config.kind);
+        let bytes = set_bytes(&set);
+        op.held_bytes += bytes;
+        self.held_bytes += bytes;
+        let (epoch, key) = (op.epoch.number(), op.key.clone());
+        op.stage = Stage::Spreading { quorum, needed, set: set.clone() };
+        let us = self.id();
+        for owner in owners.into_iter().filter(|owner| *owner != us) {
+            if !self.is_up(owner) {
+                self.stats.parts_unreachable += 1;
+                self.settle(operation, |quorum| quorum.failed(owner, Failure::NotApplied));
+                self.hint(operation, owner);
+                continue;
+            }
+            let sent = self.next_sent();
+            let (key, set) = (key.clone(), set.clone());
+            let request = Request::Replicate { epoch, sent, cause: Cause::Write, key, set };
+            let call = self.call(owner, request, Purpose::Part { operation });
+            self.own_call(operation, call);
+        }
+    }
+
+    fn own_call(&mut self, operation: u64, call: u64) {
+        if let Some(op) = self.writes.get_mut(&operation) {
+            op.calls.push(call);
+        }
+    }
+
+    /// Gives the set to a fallback that stands for an owner, if there is one.
+    fn hint(&mut self, operation: u64, target: NodeId) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let Stage::Spreading { quorum, set, .. } = &mut op.stage else { return };
+        let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
+        let position = owners.iter().position(|owner| *owner == target).unwrap_or(0);
+        let fallbacks: Vec<NodeId> =
+            op.epoch.fallbacks(op.partition, owners.len()).iter().map(|member| member.id).collect();
+        let (epoch, key, set) = (op.epoch.number(), op.key.clone(), set.clone());
+        let mut up = fallbacks.iter().copied().cycle().skip(position).take(fallbacks.len());
+        // Owners that are away together have different fallbacks, as far as there are.
+        let membership = &self.membership;
+        let chosen = up.find(|id| membership.get(*id).is_some_and(|known| known.state.is_live()));
+        let Some(fallback) = chosen else { return };
+        if quorum.hinting(target) {
+            let sent = self.next_sent();
+            let request = Request::Hint { epoch, sent, target, key, set };
+            let call = self.call(fallback, request, Purpose::Hint { operation, target });
+            self.own_call(operation, call);
+        }
+    }
+
+    /// The local part is durable, or never will be.
+    pub(crate) fn stored(&mut self, operation: u64, result: Result<Committed, WriteError>) {
+        let us = self.id();
+        let Some(op) = self.writes.get(&operation) else { return };
+        match (result.map_err(refusal), &op.stage) {
+            // Refused before it was prepared: no owner was sent anything.
+            (Err(refusal), Stage::Preparing { .. }) => self.finish_write(operation, Err(refusal)),
+            (Ok(_), _) => self.settle(operation, |quorum| quorum.acknowledged(us)),
+            (Err(refusal), _) => {
+                self.settle(operation, |quorum| quorum.failed(us, failure_of(&refusal)));
+            }
+        }
+    }
+
+    pub(crate) fn part_ended(&mut self, operation: u64, owner: NodeId, ending: &Ending) {
+        match ending {
+            Ending::Response(Response::Applied) => {
+                self.stats.parts_acknowledged += 1;
+                return self.settle(operation, |quorum| quorum.acknowledged(owner));
+            }
+            Ending::Response(_) => self.stats.parts_refused += 1,
+            Ending::NotSent => self.stats.parts_unreachable += 1,
+            Ending::Lost => self.stats.parts_lost += 1,
+        }
+        self.settle(operation, |quorum| quorum.failed(owner, ending.failure()));
+        self.hint(operation, owner);
+    }
+
+    pub(crate) fn hint_ended(&mut self, operation: u64, target: NodeId, ending: &Ending) {
+        let kept = matches!(ending, Ending::Response(Response::Applied));
+        self.settle(operation, |quorum| match kept {
+            true => quorum.hinted(target),
+            false => quorum.hint_failed(target, ending.failure()),
+        });
+    }
+
+    /// Takes in one part's end; answers when that decides it, and forgets it when nothing is open.
+    fn settle(&mut self, operation: u64, part: impl FnOnce(&mut WriteQuorum) -> WriteDecision) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let Stage::Spreading { quorum, needed, .. } = &mut op.stage else { return };
+        let (decision, needed) = (part(quorum), *needed);
+        let complete = quorum.complete();
+        match decision {
+            WriteDecision::Wait => {}
+            WriteDecision::Acknowledged { replicas, hints } => {
+                self.acknowledge(operation, needed, replicas, hints);
+            }
+            WriteDecision::NotWritten => {
+                self.decide(operation, Err(Refusal::Unavailable { needed, reachable: 0 }));
+            }
+            WriteDecision::Indeterminate { replicas } => {
+                self.decide(operation, Err(Refusal::Indeterminate { needed, acknowledged: replicas }));
+            }
+        }
+        if complete && decision != WriteDecision::Wait {
+            self.remove_write(operation);
+        }
+    }
+
+    fn acknowledge(&mut self, operation: u64, needed: u8, replicas: u8, hints: u8) {
+        let Some(op) = self.writes.get(&operation).filter(|op| op.origin.is_some()) else { return };
+        let Stage::Spreading { set, .. } = &op.stage else { return };
+        let kind = self.config.kind;
+        let receipt = Receipt { epoch: op.epoch.number(), replicas, hints, needed, kind };
+        let siblings = set.versions().len();
+        let written = Written { context: set.context().clone(), siblings: siblings as u32, receipt };
+        self.stats.sibling_warnings += u64::from(siblings >= SIBLINGS_WARN);
+        self.stats.sloppy_writes += u64::from(replicas < needed);
+        self.decide(operation, Ok(written));
+    }
+
+    /// Answers whoever waits, once.
+    fn decide(&mut self, operation: u64, result: Result<Written, Refusal>) {
+        if let Some(origin) = self.writes.get_mut(&operation).and_then(|op| op.origin.take()) {
+            self.answer_write(origin, result);
+        }
+    }
+
+    fn finish_write(&mut self, operation: u64, result: Result<Written, Refusal>) {
+        self.decide(operation, result);
+        self.remove_write(operation);
+    }
+
+    fn remove_write(&mut self, operation: u64) {
+        let Some(op) = self.writes.remove(&operation) else { return };
+        self.timers.cancel(op.ends, Timer::Write(operation));
+        self.calls.forget(&op.calls);
+        self.held_bytes -= op.held_bytes;
+    }
+
+    pub(crate) fn write_expired(&mut self, operation: u64) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let needed = match &mut op.stage {
+            Stage::Spreading { quorum, .. } => {
+                // Only now is it known who missed it for good; the operation ends, so this is not waited for.
+                let missing: Vec<NodeId> =
+                    quorum.missing().filter(|id| *id != self.identity.actor.node).collect();
+                missing.into_iter().for_each(|owner| self.hint(operation, owner));
+                self.settle(operation, WriteQuorum::expired);
+                return self.remove_write(operation);
+            }
+            // The disk hangs, or the owner that coordinates it: it cannot be taken back.
+            Stage::Preparing { needed } => *needed,
+            Stage::Forwarded { .. } => op.epoch.replication().write_quorum,
+        };
+        let refusal = if planted::is(Bug::TimeoutMeansNotWritten) {
+            Refusal::Unavailable { needed, reachable: 0 }
+        } else {
+            Refusal::Indeterminate { needed, acknowledged: 0 }
+        };
+        self.finish_write(operation, Err(refusal));
+    }
+
+    fn answer_write(&mut self, origin: Origin, result: Result<Written, Refusal>) {
+        match origin {
+            Origin::Client { ticket } => {
+                self.answer(ticket, result.map_or_else(Answer::Refused, Answer::Written));
+            }
+            Origin::Peer { node, request } => {
+                self.respond(node, request, result.map_or_else(Response::Refused, Response::Written));
+            }
+        }
+    }
+}
+
+/// Writes that another owner coordinates.
+impl<S: Storage> Replica<S> {
+    /// The owners, the one to try first last: whoever is up and answers fast; who is called down may be back.
+    fn forward_targets(&self, epoch: &Epoch, partition: Partition) -> Vec<NodeId> {
+        let mut owners: Vec<NodeId> = epoch.owners(partition).map(|owner| owner.id).collect();
+        owners.sort_by_key(|owner| (self.is_up(*owner), std::cmp::Reverse(self.calls.hedge_after(*owner))));
+        owners
+    }
+
+    /// Tries the next owner, or gives up with what the last one said.
+    fn forward_next(&mut self, operation: u64, last: Refusal) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let Stage::Forwarded { write, others } = &mut op.stage else { return };
+        let Some(owner) = others.pop() else { return self.finish_write(operation, Err(last)) };
+        let time = op.ends.saturating_sub(self.now.mono).as_millis();
+        let timeout_ms = u32::try_from(time).unwrap_or(u32::MAX);
+        let (epoch, key, write) = (op.epoch.number(), op.key.clone(), write.clone());
+        self.stats.writes_forwarded += 1;
+        let request = Request::Write { epoch, key, write, timeout_ms };
+        let call = self.call(owner, request, Purpose::Forward { operation });
+        self.own_call(operation, call);
+    }
+
+    pub(crate) fn forward_ended(&mut self, operation: u64, ending: Ending) {
+        let Some(op) = self.writes.get(&operation) else { return };
+        let needed = op.epoch.replication().write_quorum;
+        match ending {
+            Ending::Response(Response::Written(written)) => self.finish_write(operation, Ok(written)),
+            // Not written, for a reason that another owner may not have.
+            Ending::Response(Response::Refused(refusal)) if another_may(&refusal) => {
+                self.forward_next(operation, refusal);
+            }
+            Ending::Response(Response::Refused(refusal)) => self.finish_write(operation, Err(refusal)),
+            Ending::NotSent => self.forward_next(operation, Refusal::Unavailable { needed, reachable: 0 }),
+            Ending::Response(_) | Ending::Lost => {
+                self.finish_write(operation, Err(Refusal::Indeterminate { needed, acknowledged: 0 }));
+            }
+        }
+    }
+}
+
+/// Whether another owner may take what this one refused.
+fn another_may(refusal: &Refusal) -> bool {
+    !matches!(
+        refusal,
+        Refusal::Indeterminate { .. }
+            | Refusal::Write(_)
+            | Refusal::Unavailable { .. }
+            | Refusal::Consistency(_)
+    )
+}
