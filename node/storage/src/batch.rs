@@ -3,19 +3,19 @@
 //! Invariant: `records` says of every record in `bytes` whose it is and where.
 
 use bytes::Bytes;
+use quorate_core::causality::VersionSet;
 use quorate_core::ring::{Partition, key_hash};
-use xxhash_rust::xxh3::xxh3_64;
 
-use crate::format::{self, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, Record};
-use crate::index::{Entry, KeyOf};
+use crate::entry::{DeadFrom, Entry, KeyOf};
+use crate::format::{self, FLAG_REMOVED, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, NewRecord, Record};
 
 /// One record of a batch.
 pub(crate) struct Placed {
     partition: Partition,
     hash: u64,
     key: Bytes,
-    /// Whether other keys have this hash.
-    pub(crate) shared: bool,
+    flags: u8,
+    dead_from: Option<u64>,
     digest: u64,
     at: usize,
     length: usize,
@@ -26,11 +26,19 @@ impl Placed {
         KeyOf { partition: self.partition, hash: self.hash, key: &self.key }
     }
 
+    /// Whether other keys have this hash.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.flags & FLAG_SHARED_HASH != 0
+    }
+
     /// Where the record is, when its group begins at an offset of a file.
     pub(crate) fn entry(&self, segment: u32, group_at: u64) -> Entry {
         // A segment's length fits 32 bits: SEGMENT_BYTES_MAX.
-        let offset = (group_at + self.at as u64) as u32;
-        Entry { segment, offset, length: self.length as u32, digest: self.digest }
+        let (offset, length) = ((group_at + self.at as u64) as u32, self.length as u32);
+        if self.flags & FLAG_REMOVED != 0 {
+            return Entry::removal(segment, offset, length);
+        }
+        Entry::new(segment, offset, length, self.digest, DeadFrom::at_ms(self.dead_from))
     }
 }
 
@@ -56,27 +64,36 @@ impl Batch {
         self.bytes.len() as u64
     }
 
-    /// Adds a record that is new.
-    pub(crate) fn push(&mut self, partition: Partition, hash: u64, key: Bytes, flags: u8, set: &[u8]) {
+    /// Adds a record of a set, or, without one, of the key's removal.
+    pub(crate) fn push(
+        &mut self,
+        partition: Partition,
+        hash: u64,
+        key: Bytes,
+        flags: u8,
+        set: Option<&VersionSet>,
+    ) {
         let at = self.bytes.len();
-        format::push_record(&mut self.bytes, partition, flags, &key, set);
-        let (digest, length) = (xxh3_64(set), self.bytes.len() - at);
-        let shared = flags & FLAG_SHARED_HASH != 0;
-        self.records.push(Placed { partition, hash, key, shared, digest, at, length });
+        let flags = if set.is_none() { flags | FLAG_REMOVED } else { flags };
+        let (dead_from, encoded) = set.map_or((None, Vec::new()), |set| (set.dead_from(), set.encode()));
+        let record = NewRecord { partition, flags, dead_from, key: &key, set: &encoded };
+        format::push_record(&mut self.bytes, record);
+        let (digest, length) = (VersionSet::digest_of(&encoded), self.bytes.len() - at);
+        self.records.push(Placed { partition, hash, key, flags, dead_from, digest, at, length });
     }
 
-    /// Adds a copy of a record.
-    pub(crate) fn copy(&mut self, record: &Record<'_>) {
-        self.records.push(Placed {
-            partition: record.partition,
-            hash: key_hash(record.key),
-            key: Bytes::copy_from_slice(record.key),
-            shared: record.flags & FLAG_SHARED_HASH != 0,
-            digest: xxh3_64(record.set),
-            at: self.bytes.len(),
-            length: record.bytes.len(),
-        });
-        self.bytes.extend_from_slice(record.bytes);
+    /// Adds a copy of a record from a segment of this format.
+    pub(crate) fn copy(&mut self, record: &Record<'_>, format: u32) {
+        let Record { partition, flags, key, set, .. } = *record;
+        let (at, dead_from) = (self.bytes.len(), record.dead_from(format));
+        if record.is_newest(format) {
+            self.bytes.extend_from_slice(record.bytes);
+        } else {
+            format::push_record(&mut self.bytes, NewRecord { partition, flags, dead_from, key, set });
+        }
+        let (hash, digest) = (key_hash(key), VersionSet::digest_of(set));
+        let (key, length) = (Bytes::copy_from_slice(key), self.bytes.len() - at);
+        self.records.push(Placed { partition, hash, key, flags, dead_from, digest, at, length });
     }
 
     /// Adds the records of another batch behind these.

@@ -13,18 +13,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::causality::{DotMaker, VersionSet, WriteRefused};
-use quorate_core::limits::KEY_BYTES_MAX;
 use quorate_core::ring::{Partition, key_hash};
 
 use crate::batch::Batch;
+use crate::entry::KeyOf;
 use crate::error::{ReadError, WriteError};
 use crate::format::{FLAG_INCOMPLETE, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES};
-use crate::index::KeyOf;
 use crate::log::{Log, Written};
 use crate::options::{Options, RECORD_BYTES_MAX};
 use crate::queue::Wake;
 use crate::shared::{Found, Shared};
-use crate::write::{Change, Committed, Done, Write, set_bytes_max};
+use crate::write::{Change, Committed, Done, Write, key_bytes_max, set_bytes_max};
 
 /// A key in the group that is being prepared.
 struct Slot {
@@ -34,6 +33,8 @@ struct Slot {
     set: VersionSet,
     /// Whether the set is another one than the stored one.
     changed: bool,
+    /// Whether there is a stored one.
+    stored: bool,
     /// Whether the disk may have lost a part of the set.
     incomplete: bool,
     /// Whether another key has the same hash.
@@ -47,6 +48,11 @@ struct Slot {
 impl Slot {
     fn bound(&mut self) {
         self.bytes_max = (RECORD_HEADER_BYTES + self.key.len() + set_bytes_max(&self.set)) as u64;
+    }
+
+    /// Whether the key holds nothing, or was removed: not even a tombstone is left.
+    fn is_nothing(&self) -> bool {
+        self.set.context().is_empty()
     }
 
     fn flags(&self) -> u8 {
@@ -116,13 +122,20 @@ impl Group {
                 Err(refused) => return answer(write.done, Err(refused.into())),
             },
             Change::Merge(other) => slot.set.merge(&other),
+            Change::Forget { digest } => {
+                let same = !slot.is_nothing() && slot.set.digest() == digest;
+                if same {
+                    slot.set = VersionSet::default();
+                }
+                same
+            }
         };
         if changed {
             slot.changed = true;
             slot.bound();
             self.bytes_max = self.bytes_max - counted + slot.bytes_max;
         }
-        if let Some(prepared) = write.prepared {
+        if let Some(prepared) = write.prepared.filter(|_| !slot.is_nothing()) {
             guarded(|| prepared(&slot.set));
         }
         self.replies.push((write.done, Committed { changed, siblings: slot.set.versions().len() }));
@@ -132,9 +145,12 @@ impl Group {
     fn batch(&mut self) -> Batch {
         let mut batch = Batch::default();
         for slot in self.slots.iter().filter(|slot| slot.changed) {
-            let set = slot.set.encode();
-            debug_assert!((RECORD_HEADER_BYTES + slot.key.len() + set.len()) as u64 <= slot.bytes_max);
-            batch.push(slot.partition, slot.hash, slot.key.clone(), slot.flags(), &set);
+            if slot.is_nothing() && !slot.stored {
+                continue; // It came and went within the group.
+            }
+            let (set, before) = (Some(&slot.set).filter(|_| !slot.is_nothing()), batch.len());
+            batch.push(slot.partition, slot.hash, slot.key.clone(), slot.flags(), set);
+            debug_assert!(batch.len() - before <= slot.bytes_max);
         }
         batch
     }
@@ -275,7 +291,7 @@ impl Committer {
 
     /// The write's key in the group, and what the group could take in the log with it.
     fn admit(&self, group: &mut Group, write: &Write) -> Result<(usize, u64), WriteError> {
-        if write.key.len() > KEY_BYTES_MAX {
+        if write.key.len() > key_bytes_max(write.partition) {
             return Err(WriteRefused::TooLarge.into());
         }
         let key = KeyOf { partition: write.partition, hash: key_hash(&write.key), key: &write.key };
@@ -283,8 +299,8 @@ impl Committer {
             Some(slot) => slot,
             None => group.add(self.base(key, &write.key).map_err(WriteError::Unreadable)?),
         };
-        if group.slots[slot].incomplete && matches!(write.change, Change::Event(_)) {
-            // The write would claim to have seen what this disk forgot.
+        if group.slots[slot].incomplete && !matches!(write.change, Change::Merge(_)) {
+            // An event would claim to have seen what this disk forgot, and nobody may trust it to forget the rest.
             return Err(WriteError::Unreadable(ReadError::Quarantined { partition: key.partition }));
         }
         let more = write.change.bytes_max() as u64;
@@ -297,12 +313,13 @@ impl Committer {
     /// What a key holds before the group.
     fn base(&self, key: KeyOf<'_>, owned: &Bytes) -> Result<Slot, ReadError> {
         let Shared { index, .. } = &*self.shared;
-        let (set, sure) = match self.shared.read(key)? {
-            Found::Set { set, sure } => (set, sure),
-            Found::Nothing => (VersionSet::default(), !self.shared.lost_something()),
+        let (set, stored, sure) = match self.shared.read(key)? {
+            Found::Set { set, sure } => (set, true, sure),
+            Found::Removed { sure } => (VersionSet::default(), false, sure),
+            Found::Nothing => (VersionSet::default(), false, !self.shared.lost_something()),
             Found::Other(owner) => {
                 index.split(key.partition, key.hash, owner);
-                (VersionSet::default(), !self.shared.lost_something())
+                (VersionSet::default(), false, !self.shared.lost_something())
             }
         };
         Ok(Slot {
@@ -311,6 +328,7 @@ impl Committer {
             key: owned.clone(),
             set,
             changed: false,
+            stored,
             incomplete: !sure,
             shared: index.is_shared(key.partition, key.hash),
             bytes_max: 0,

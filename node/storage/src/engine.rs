@@ -4,58 +4,26 @@
 //! calls on the same simulated disk do the same, to the byte.
 
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_core::causality::{Actor, DotMaker, VersionSet};
-use quorate_core::ring::{Partition, key_hash};
+use quorate_core::causality::{Actor, DotMaker};
 
+use crate::access::Access;
 use crate::commit::Committer;
 use crate::disk::{DirectoryLock, Disk};
-use crate::error::{OpenError, ReadError};
-use crate::index::KeyOf;
+use crate::error::OpenError;
 use crate::log::Log;
 use crate::merge::Merger;
 use crate::options::{Options, SEGMENT_BYTES_MAX};
 use crate::queue::Queue;
 use crate::recovery::{Recovered, Recovery, recover};
-use crate::shared::{Background, Found, Shared, State, Status};
+use crate::shared::{Background, Shared, Status};
 use crate::spare::{Names, Preparer, Spares};
-use crate::write::Write;
 
 /// The smallest segment that makes sense.
 const SEGMENT_BYTES_LEAST: u32 = 4096;
-
-/// Room and state, at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Usage {
-    /// Keys, deleted ones included.
-    pub keys: u64,
-    /// What the log takes on the disk.
-    pub log_bytes: u64,
-    /// What of it merging could give back.
-    pub dead_bytes: u64,
-    /// What is free on the disk.
-    pub free_bytes: u64,
-    /// Files of the log.
-    pub segments: usize,
-    /// Whether writes are taken.
-    pub state: State,
-    /// What was lost to rot.
-    pub quarantined: Quarantined,
-}
-
-/// What was lost to rot on this disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Quarantined {
-    /// Nothing.
-    None,
-    /// Segments that may have held keys of every partition: what is older than they is not served.
-    AllPartitions {
-        /// How many.
-        segments: usize,
-    },
-}
 
 /// What a step of background work did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,14 +38,13 @@ pub enum Step {
 }
 
 /// A log-structured store of version sets that does nothing by itself. Writes are handed in by
-/// [`Engine::submit`] and stored by [`Engine::prepare`] and [`Engine::commit`].
+/// [`Access::submit`] and stored by [`Engine::prepare`] and [`Engine::commit`].
 pub struct Engine {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) access: Access,
     pub(crate) committer: Committer,
     pub(crate) merger: Merger,
     pub(crate) preparer: Preparer,
     pub(crate) lock: DirectoryLock,
-    pub(crate) quarantined: usize,
 }
 
 impl Engine {
@@ -107,27 +74,25 @@ impl Engine {
             status: Status::default(),
             background: Background::default(),
             lost_through,
+            segments_lost: report.quarantined.len(),
         });
+        if let Some(partitions) = shared.options.partitions {
+            shared.index.set_partitions(partitions);
+        }
         let log = Log::new(shared.clone(), next, previous_end, newest);
         let engine = Self {
             committer: Committer::new(shared.clone(), DotMaker::new(actor), log),
             merger: Merger::new(shared.clone()),
             preparer: Preparer(shared.clone()),
-            shared,
+            access: Access(shared),
             lock,
-            quarantined: report.quarantined.len(),
         };
         Ok((engine, report))
     }
 
-    /// See [`crate::Store::get`].
-    pub fn get(&self, partition: Partition, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
-        self.shared.get(partition, key)
-    }
-
-    /// Hands in a write, which waits until it is prepared. One that cannot wait is answered at once.
-    pub fn submit(&self, write: Write) {
-        self.shared.submit(write);
+    /// A handle for whoever reads and hands in writes, beside whoever takes the steps.
+    pub fn access(&self) -> Access {
+        self.access.clone()
     }
 
     /// Takes a group of the writes that wait: reads, merges, makes dots, tells `prepared`, and writes the group's
@@ -167,15 +132,10 @@ impl Engine {
         self.committer.tick();
     }
 
-    /// Room and state.
-    pub fn usage(&self) -> Usage {
-        self.shared.usage(self.quarantined)
-    }
-
     /// Ends in order: takes no more writes, stores those that wait, syncs. A drop without this is as a crash of the
     /// process.
     pub fn close(mut self) {
-        self.shared.queue.close();
+        self.access.0.queue.close();
         while self.prepare() {
             self.commit();
         }
@@ -185,42 +145,10 @@ impl Engine {
     }
 }
 
-impl Shared {
-    /// See [`Store::get`].
-    pub(crate) fn get(&self, partition: Partition, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
-        match self.read(KeyOf { partition, hash: key_hash(key), key })? {
-            Found::Set { set, sure: true } => Ok(Some(set)),
-            Found::Nothing | Found::Other(_) if !self.lost_something() => Ok(None),
-            _ => Err(ReadError::Quarantined { partition }),
-        }
-    }
+impl Deref for Engine {
+    type Target = Access;
 
-    /// See [`Store::usage`]; `quarantined` counts the segments that were lost.
-    pub(crate) fn usage(&self, quarantined: usize) -> Usage {
-        let segments = self.segments.in_order();
-        let full = self.spendable_bytes().is_err();
-        let state = match self.status.state() {
-            State::Writable if full => State::Full,
-            state => state,
-        };
-        Usage {
-            keys: self.index.keys(),
-            log_bytes: segments.iter().map(|segment| segment.file_bytes()).sum(),
-            dead_bytes: segments.iter().map(|segment| segment.dead_bytes()).sum(),
-            free_bytes: self.free_bytes(),
-            segments: segments.len(),
-            state,
-            quarantined: match quarantined {
-                0 => Quarantined::None,
-                segments => Quarantined::AllPartitions { segments },
-            },
-        }
-    }
-
-    /// See [`crate::Store::submit`].
-    pub(crate) fn submit(&self, write: Write) {
-        if let Err((write, error)) = self.queue.push(write) {
-            (write.done)(Err(error));
-        }
+    fn deref(&self) -> &Access {
+        &self.access
     }
 }

@@ -1,4 +1,4 @@
-//! The bytes of a segment, format 1. All integers are little-endian, all checksums are xxh3-64.
+//! The bytes of a segment, format 2. All integers are little-endian, all checksums are xxh3-64.
 //!
 //! ```text
 //! segment = header, group*, zeros or leftovers of a write that was never acknowledged
@@ -8,8 +8,12 @@
 //!         | length of the records u32 | check of these fields u32 | synced_to u64
 //!         | previous group's checksum u64 | record*                                               (40 + length)
 //! record  = checksum of the rest u64 | length of all u32 | length of the key u16 | partition u16
-//!         | expiry (reserved, 0) u56, flags u8 | key | encoded version set                          (24 + …)
+//!         | dead from u56, flags u8 | key | encoded version set                                    (24 + …)
 //! ```
+//!
+//! A record is dead from that Unix millisecond on: then no value of its set is left to show; 0 is never, and a flag
+//! says always. In format 1 nothing was said of that and keys were never removed; all else was the same. A segment
+//! of format 1 is read as it is, and rewritten in the newest format when it is merged.
 //!
 //! Invariant: a group that was torn, moved, left over from another segment or changed by the disk is no group.
 //! The salt differs between segments and nobody knows it, so that nothing a client stores can pass for a group,
@@ -18,11 +22,16 @@
 //! The header's place and that of its format and checksum stay in every later format.
 
 use quorate_core::NodeId;
+use quorate_core::causality::VersionSet;
 use quorate_core::ring::Partition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The format that this program writes and reads.
-pub(crate) const FORMAT: u32 = 1;
+/// The format that this program writes.
+pub(crate) const FORMAT: u32 = 2;
+/// The oldest format that it reads.
+const FORMAT_OLDEST: u32 = 1;
+/// The first format whose records say from when on they are dead.
+const FORMAT_DEAD_FROM: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 96;
 pub(crate) const GROUP_HEADER_BYTES: usize = 40;
 pub(crate) const RECORD_HEADER_BYTES: usize = 24;
@@ -33,6 +42,8 @@ const GROUP_MAGIC: &[u8; 4] = b"grp1";
 /// What a segment says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SegmentHeader {
+    /// How the records are to be read.
+    pub(crate) format: u32,
     /// Whose log this is.
     pub(crate) node: NodeId,
     /// The segments of the log that this one holds: itself, or, merged, a run of them.
@@ -61,7 +72,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         bytes.extend_from_slice(SEGMENT_MAGIC);
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&self.format.to_le_bytes());
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(self.node.as_bytes());
         for number in [self.first, self.last, self.previous_end, self.end, self.salt, 0] {
@@ -79,11 +90,12 @@ impl SegmentHeader {
             return Err(HeaderError::Damaged);
         }
         let format = u32_at(fields, 8);
-        if format != FORMAT {
+        if !(FORMAT_OLDEST..=FORMAT).contains(&format) {
             return Err(HeaderError::Format(format));
         }
         let node = fields[16..32].try_into().expect("16 bytes");
         Ok(Self {
+            format,
             node: NodeId::from_u128(u128::from_be_bytes(node)),
             first: u64_at(fields, 32),
             last: u64_at(fields, 40),
@@ -176,12 +188,18 @@ impl<'a> Group<'a> {
 pub(crate) const FLAG_SHARED_HASH: u8 = 1;
 /// Flag: the set may lack versions that this disk held once and lost.
 pub(crate) const FLAG_INCOMPLETE: u8 = 2;
+/// Flag: the key was removed; there is no set.
+pub(crate) const FLAG_REMOVED: u8 = 4;
+/// Flag: the set has no value to show.
+const FLAG_DEAD: u8 = 8;
 
 /// One record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
     pub(crate) partition: Partition,
     pub(crate) flags: u8,
+    /// See [`VersionSet::dead_from`].
+    dead_from: Option<u64>,
     pub(crate) key: &'a [u8],
     /// The encoded version set.
     pub(crate) set: &'a [u8],
@@ -189,15 +207,51 @@ pub(crate) struct Record<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
-/// Appends a record. The key is at most [`quorate_core::limits::KEY_BYTES_MAX`] long.
-pub(crate) fn push_record(buffer: &mut Vec<u8>, partition: Partition, flags: u8, key: &[u8], set: &[u8]) {
+impl Record<'_> {
+    pub(crate) fn is_removal(&self) -> bool {
+        self.flags & FLAG_REMOVED != 0
+    }
+
+    /// From when on no value of the set is left to show, as a segment of this format says it.
+    pub(crate) fn dead_from(&self, format: u32) -> Option<u64> {
+        if format >= FORMAT_DEAD_FROM || self.is_removal() {
+            return self.dead_from;
+        }
+        VersionSet::decode(self.set).ok()?.dead_from()
+    }
+
+    /// Whether the bytes say all that a record of the newest format does.
+    pub(crate) fn is_newest(&self, format: u32) -> bool {
+        format >= FORMAT_DEAD_FROM
+    }
+}
+
+/// What a new record says.
+#[derive(Clone, Copy)]
+pub(crate) struct NewRecord<'a> {
+    pub(crate) partition: Partition,
+    /// But the one that follows from `dead_from`.
+    pub(crate) flags: u8,
+    pub(crate) dead_from: Option<u64>,
+    pub(crate) key: &'a [u8],
+    pub(crate) set: &'a [u8],
+}
+
+/// Appends a record. The key's length fits 16 bits.
+pub(crate) fn push_record(buffer: &mut Vec<u8>, record: NewRecord<'_>) {
+    let NewRecord { partition, mut flags, dead_from, key, set } = record;
     let begin = buffer.len();
     let length = RECORD_HEADER_BYTES + key.len() + set.len();
+    if dead_from == Some(0) {
+        flags |= FLAG_DEAD;
+    }
+    // Never is 0, and so is a moment that 56 bits cannot say: then it is dead later than it could be.
+    let moment = dead_from.filter(|&ms| ms < 1 << 56).unwrap_or(0);
     buffer.extend_from_slice(&[0; 8]);
     buffer.extend_from_slice(&(length as u32).to_le_bytes());
     buffer.extend_from_slice(&(key.len() as u16).to_le_bytes());
     buffer.extend_from_slice(&partition.0.to_le_bytes());
-    buffer.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, flags]);
+    buffer.extend_from_slice(&(moment | u64::from(flags) << 56).to_le_bytes());
     buffer.extend_from_slice(key);
     buffer.extend_from_slice(set);
     let checksum = xxh3_64(&buffer[begin + 8..]);
@@ -214,7 +268,9 @@ pub(crate) fn record_at(bytes: &[u8]) -> Option<Record<'_>> {
         return None;
     }
     let (key, set) = body.split_at(key_length);
-    Some(Record { partition: Partition(u16_at(bytes, 14)), flags: bytes[23], key, set, bytes })
+    let (flags, moment) = (bytes[23], u64_at(bytes, 16) << 8 >> 8);
+    let dead_from = if flags & FLAG_DEAD != 0 { Some(0) } else { Some(moment).filter(|&moment| moment != 0) };
+    Some(Record { partition: Partition(u16_at(bytes, 14)), flags, dead_from, key, set, bytes })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -239,6 +295,7 @@ mod tests {
 
     fn header() -> SegmentHeader {
         SegmentHeader {
+            format: FORMAT,
             node: NodeId::from_u128(9),
             first: 3,
             last: 5,
@@ -248,10 +305,20 @@ mod tests {
         }
     }
 
+    fn new_record<'a>(
+        partition: u16,
+        flags: u8,
+        dead_from: Option<u64>,
+        key: &'a [u8],
+        set: &'a [u8],
+    ) -> NewRecord<'a> {
+        NewRecord { partition: Partition(partition), flags, dead_from, key, set }
+    }
+
     fn group(previous: u64) -> Vec<u8> {
         let mut buffer = vec![0; GROUP_HEADER_BYTES];
-        push_record(&mut buffer, Partition(1), 0, b"key", b"set");
-        push_record(&mut buffer, Partition(300), FLAG_INCOMPLETE, b"", b"");
+        push_record(&mut buffer, new_record(1, 0, Some(1 << 40), b"key", b"set"));
+        push_record(&mut buffer, new_record(300, FLAG_INCOMPLETE, None, b"", b""));
         seal_group(&mut buffer, 2, 96, previous, SALT);
         buffer
     }
@@ -271,10 +338,10 @@ mod tests {
     #[test]
     fn a_later_format_is_named() {
         let mut bytes = header().encode();
-        bytes[8] = 2;
+        bytes[8] = FORMAT as u8 + 1;
         let checksum = xxh3_64(&bytes[..88]);
         bytes[88..].copy_from_slice(&checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Format(2)));
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Format(FORMAT + 1)));
     }
 
     #[test]
@@ -285,12 +352,31 @@ mod tests {
         let records: Vec<_> =
             read.records().map(|(at, r)| (at, r.partition.0, r.flags, r.key, r.set)).collect();
         assert_eq!(records[0], (40, 1, 0, b"key".as_slice(), b"set".as_slice()));
+        assert_eq!(
+            read.records().map(|(_, r)| r.dead_from(FORMAT)).collect::<Vec<_>>(),
+            [Some(1 << 40), None]
+        );
         assert_eq!(records[1], (70, 300, FLAG_INCOMPLETE, b"".as_slice(), b"".as_slice()));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 4;
             assert!(group_at(&changed, 0, None, SALT).is_none(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_record_says_from_when_on_it_is_dead() {
+        let said = |dead_from| {
+            let mut buffer = Vec::new();
+            push_record(&mut buffer, new_record(1, FLAG_REMOVED, dead_from, b"key", b""));
+            let record = record_at(&buffer).unwrap();
+            assert!(record.is_removal() && record.flags & !FLAG_DEAD == FLAG_REMOVED);
+            record.dead_from(FORMAT)
+        };
+        for dead_from in [None, Some(0), Some(1), Some((1 << 56) - 1)] {
+            assert_eq!(said(dead_from), dead_from);
+        }
+        assert_eq!(said(Some(1 << 56)), None);
     }
 
     #[test]

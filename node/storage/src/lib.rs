@@ -15,10 +15,12 @@
 //! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
 #![forbid(unsafe_code)]
 
+mod access;
 mod batch;
 mod commit;
 pub mod disk;
 mod engine;
+mod entry;
 mod error;
 mod format;
 mod index;
@@ -36,11 +38,13 @@ mod sync;
 mod tests;
 mod write;
 
+pub use access::{Access, Page, Quarantined, Scanned, Usage};
 pub use disk::{Disk, StdDisk};
-pub use engine::{Engine, Quarantined, Step, Usage};
+pub use engine::{Engine, Step};
 pub use error::{OpenError, ReadError, WriteError};
+pub use index::PartitionUsage;
 pub use options::{Durability, Observer, Options};
 pub use recovery::{QuarantinedSegment, Recovery};
 pub use shared::State;
 pub use store::Store;
-pub use write::{Change, Committed, Done, Prepared, Write};
+pub use write::{Change, Committed, Done, HINTS, Prepared, Write};

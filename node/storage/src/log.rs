@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::error::WriteError;
-use crate::format::{GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
+use crate::format::{FORMAT, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
 use crate::options::{Durability, SEGMENT_BYTES_MIN};
 use crate::segment::{LOG_SUFFIX, Range, Segment};
 use crate::shared::{Shared, is_full};
@@ -217,10 +217,10 @@ impl Log {
         let Shared { index, segments, .. } = &*self.shared;
         for record in &batch.records {
             let (key, entry) = (record.key(), record.entry(active.segment.slot, group_at));
-            if record.shared {
+            if record.is_shared() {
                 index.share(key.partition, key.hash);
             }
-            index.publish(key, entry, |old| segments.count(Some(entry), old));
+            index.publish(key, entry, |old, new| segments.count(old, Some(new)));
         }
     }
 
@@ -265,7 +265,7 @@ impl Log {
         while at < bytes.len() {
             let lost = || io::Error::other("what was written and not yet synced cannot be read back");
             let group = group_at(&bytes, at, None, segment.salt).ok_or_else(lost)?;
-            group.records().for_each(|(_, record)| batch.copy(&record));
+            group.records().for_each(|(_, record)| batch.copy(&record, segment.format));
             at = group.end;
         }
         Ok(batch)
@@ -371,6 +371,7 @@ impl Log {
         let Shared { disk, segments, .. } = &*self.shared;
         let range = Range { first: self.next, last: self.next };
         let header = SegmentHeader {
+            format: FORMAT,
             node: self.shared.node,
             first: range.first,
             last: range.last,

@@ -18,8 +18,8 @@ use quorate_core::ring::key_hash;
 use crate::batch::Batch;
 use crate::disk::File;
 use crate::engine::Step;
-use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
-use crate::index::KeyOf;
+use crate::entry::{Dropped, Entry, KeyOf};
+use crate::format::{FORMAT, Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
 use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, read_prefix};
 use crate::shared::{Background, Shared};
 use crate::spare::remove;
@@ -32,8 +32,8 @@ const RUN_SMALL: usize = 8;
 const DEAD_ONE_IN: u64 = 2;
 /// The same while space is short.
 const DEAD_ONE_IN_WHEN_SHORT: u64 = 8;
-/// How much is written between two pauses.
-const STEP_BYTES: u64 = 1024 * 1024;
+/// A merge writes a segment in about so many steps, with a pause after each.
+const STEPS: u64 = 32;
 /// How long a pause is, compared with the step before it, while writes wait for the disk and while none do.
 const PAUSE_WHEN_BUSY: u32 = 4;
 /// See above.
@@ -121,7 +121,8 @@ impl Merger {
         }
         let name = self.shared.names.next();
         let output = Output::new(self.shared.disk.create(&name)?, self.shared.disk.random());
-        Ok(Some(Merge { run, name, at: 0, input: None, output }))
+        let (dropped, forgotten) = Default::default();
+        Ok(Some(Merge { run, name, at: 0, input: None, output, dropped, forgotten }))
     }
 
     /// Lets go of an unfinished merge.
@@ -176,9 +177,15 @@ impl Merger {
         disk.rename(&merge.name, &name)?;
         disk.sync_directory()?;
         let merged = segments.add(header, name.clone(), output.file.clone(), header.end);
+        let moved = |old, new| segments.count(Some(old), Some(new));
         for (&origin, (at, record)) in output.origins.iter().zip(scan.records()) {
-            let moved = |old, new| segments.count(Some(new), Some(old));
-            index.relocate(key_of(&record), origin, (merged.slot, at as u32), moved);
+            index.relocate(key_of(&record), origin, Entry::of(&record, &merged, at), moved);
+        }
+        for dropped in &merge.dropped {
+            index.dropped(dropped, moved);
+        }
+        for (dropped, place) in &merge.forgotten {
+            index.forget(dropped, *place, moved);
         }
         for segment in run {
             segments.forget(segment.slot);
@@ -202,6 +209,10 @@ struct Merge {
     at: usize,
     input: Option<Input>,
     output: Output,
+    /// What is left out because a newer record of the key was written.
+    dropped: Vec<Dropped>,
+    /// What is left out because the key was removed and nothing older is left of it. Slot and offset.
+    forgotten: Vec<(Dropped, (u32, u32))>,
 }
 
 /// What a step copied.
@@ -235,12 +246,21 @@ impl Merge {
             while let Some(group) = group_at(&input.bytes, input.end, None, segment.salt) {
                 input.end = group.end;
                 for (at, record) in group.records() {
-                    if shared.index.is_at(key_of(&record), segment.slot, at as u32) {
-                        self.output.batch.copy(&record);
-                        self.output.origins.push((segment.slot, at as u32));
+                    let (key, place) = (key_of(&record), (segment.slot, at as u32));
+                    let entry = shared.index.find(key, |entry| entry).filter(|entry| entry.place() == place);
+                    match entry {
+                        Some(entry) if entry.is_live() => {
+                            self.output.batch.copy(&record, segment.format);
+                            self.output.origins.push(place);
+                        }
+                        Some(_) => self.forgotten.push((Dropped::of(key, true), place)),
+                        None => {
+                            let is_shared = shared.index.is_shared(key.partition, key.hash);
+                            self.dropped.push(Dropped::of(key, is_shared));
+                        }
                     }
                 }
-                if self.output.batch.len() >= STEP_BYTES {
+                if self.output.batch.len() >= u64::from(shared.options.segment_bytes) / STEPS {
                     return Ok(Filled::Partly);
                 }
             }
@@ -301,6 +321,7 @@ impl Output {
             return Err(io::Error::other("a merge of no segment"));
         };
         let header = SegmentHeader {
+            format: FORMAT,
             node,
             first: first.range.first,
             last: last.range.last,

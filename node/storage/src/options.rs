@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_core::ring::PartitionCount;
+
 /// The smallest segment that is begun when the disk has no room for a whole one.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
 /// The largest segment: positions in a segment are 32 bits, and a segment is read whole at recovery.
@@ -39,6 +41,8 @@ pub struct Options {
     pub group_writes_max: usize,
     /// From this size on a group takes no further write.
     pub group_bytes_max: usize,
+    /// How many partitions the ring has, if that is known; see [`crate::Access::set_partitions`].
+    pub partitions: Option<PartitionCount>,
     /// Is told what happens.
     pub observer: Option<Arc<dyn Observer>>,
 }
@@ -53,6 +57,7 @@ impl Default for Options {
             queue_bytes_max: 64 * 1024 * 1024,
             group_writes_max: 1024,
             group_bytes_max: 4 * 1024 * 1024,
+            partitions: None,
             observer: None,
         }
     }

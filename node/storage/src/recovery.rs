@@ -12,14 +12,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::ring::key_hash;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::{Disk, File};
+use crate::entry::{Entry, KeyOf};
 use crate::error::{OpenError, ReadError};
 use crate::format::{
     self, FLAG_SHARED_HASH, FORMAT, HeaderError, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
-use crate::index::{Entry, Index, KeyOf};
+use crate::index::Index;
 use crate::segment::{
     Ending, LOG_SUFFIX, QUARANTINED_SUFFIX, Range, Scan, Segment, Segments, UNFINISHED_SUFFIX, read_prefix,
 };
@@ -245,13 +245,8 @@ impl Recoverer<'_> {
                 None => index.share(key.partition, key.hash),
             }
         }
-        let entry = Entry {
-            segment: segment.slot,
-            offset: at as u32,
-            length: record.bytes.len() as u32,
-            digest: xxh3_64(record.set),
-        };
-        index.publish(key, entry, |old| segments.count(Some(entry), old));
+        let entry = Entry::of(record, segment, at);
+        index.publish(key, entry, |old, new| segments.count(old, Some(new)));
         Ok(())
     }
 

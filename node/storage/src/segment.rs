@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::disk::File;
+use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::format::{self, Group, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::index::Entry;
 use crate::sync::{read, write};
 
 /// A segment in use.
@@ -57,6 +57,8 @@ pub(crate) struct Segment {
     /// See [`SegmentHeader::previous_end`].
     pub(crate) previous_end: u64,
     pub(crate) salt: u64,
+    /// How its records are to be read.
+    pub(crate) format: u32,
     /// Where its groups end. Grows while the segment is written.
     pub(crate) end: AtomicU64,
     /// What the file takes on the disk.
@@ -88,10 +90,20 @@ impl Segment {
 
     /// A record's bytes; check them with [`format::record_at`].
     pub(crate) fn read(&self, entry: Entry) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = vec![0; entry.length as usize];
+        let mut bytes = vec![0; entry.length() as usize];
         let result = self.file.read_at(u64::from(entry.offset), &mut bytes);
         result.map_err(|error| ReadError::Io { reason: format!("{}: {error}", self.name) })?;
         Ok(bytes)
+    }
+
+    /// The same, unless the disk would have to be waited for.
+    pub(crate) fn try_read(&self, entry: Entry) -> Option<Result<Vec<u8>, ReadError>> {
+        let mut bytes = vec![0; entry.length() as usize];
+        match self.file.try_read_at(u64::from(entry.offset), &mut bytes) {
+            Ok(()) => Some(Ok(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(ReadError::Io { reason: format!("{}: {error}", self.name) })),
+        }
     }
 
     pub(crate) fn corrupt(&self, entry: Entry) -> ReadError {
@@ -200,6 +212,7 @@ impl Segments {
             file,
             previous_end: header.previous_end,
             salt: header.salt,
+            format: header.format,
             end: AtomicU64::new(header.end.max(SEGMENT_HEADER_BYTES as u64)),
             file_bytes: AtomicU64::new(file_bytes),
             live_bytes: AtomicU64::new(0),
@@ -214,14 +227,18 @@ impl Segments {
         write(&self.by_slot).remove(&slot);
     }
 
-    /// Counts a record that the index points to, and one that it does not point to any more.
-    pub(crate) fn count(&self, live: Option<Entry>, dead: Option<Entry>) {
+    /// Counts what the index points to instead of what it pointed to.
+    pub(crate) fn count(&self, old: Option<Entry>, new: Option<Entry>) {
         let by_slot = read(&self.by_slot);
-        if let Some((entry, segment)) = live.and_then(|entry| Some((entry, by_slot.get(&entry.segment)?))) {
-            segment.live_bytes.fetch_add(u64::from(entry.length), Ordering::Relaxed);
+        let needed = |entry: Option<Entry>| {
+            let entry = entry.filter(|entry| entry.is_live())?;
+            Some((by_slot.get(&entry.segment)?, u64::from(entry.length())))
+        };
+        if let Some((segment, bytes)) = needed(new) {
+            segment.live_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
-        if let Some((entry, segment)) = dead.and_then(|entry| Some((entry, by_slot.get(&entry.segment)?))) {
-            segment.live_bytes.fetch_sub(u64::from(entry.length), Ordering::Relaxed);
+        if let Some((segment, bytes)) = needed(old) {
+            segment.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 }

@@ -7,14 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
+use quorate_core::ring::Partition;
 
 use crate::disk::Disk;
+use crate::entry::{Entry, KeyOf};
 use crate::error::{ReadError, WriteError};
-use crate::format::{self, FLAG_INCOMPLETE};
-use crate::index::{Index, KeyOf};
+use crate::format::{self, FLAG_INCOMPLETE, Record};
+use crate::index::Index;
 use crate::options::Options;
 use crate::queue::Queue;
-use crate::segment::Segments;
+use crate::segment::{Segment, Segments};
 use crate::spare::{Names, Spares};
 use crate::sync::lock;
 
@@ -31,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) background: Background,
     /// The newest segment that was lost to rot; 0 when none was. What is older may be outdated.
     pub(crate) lost_through: u64,
+    /// How many segments were lost to rot.
+    pub(crate) segments_lost: usize,
 }
 
 /// What the log knows of a key.
@@ -43,6 +47,22 @@ pub(crate) enum Found {
         /// Whether this disk certainly never held a newer set of the key.
         sure: bool,
     },
+    /// The key was removed.
+    Removed {
+        /// As above.
+        sure: bool,
+    },
+}
+
+fn not_open() -> ReadError {
+    ReadError::Io { reason: "the record's file is not open".into() }
+}
+
+/// The record of a partition that these bytes are.
+fn whole_record(bytes: &[u8], partition: Partition) -> Option<Record<'_>> {
+    format::record_at(bytes)
+        .filter(|record| record.bytes.len() == bytes.len())
+        .filter(|record| record.partition == partition)
 }
 
 impl Shared {
@@ -52,20 +72,58 @@ impl Shared {
 
     /// Reads a key's newest record, and checks it.
     pub(crate) fn read(&self, key: KeyOf<'_>) -> Result<Found, ReadError> {
+        self.read_with(key, |segment, entry| segment.read(entry))
+    }
+
+    /// The same, unless it would have to wait for the disk.
+    pub(crate) fn try_read(&self, key: KeyOf<'_>) -> Option<Result<Found, ReadError>> {
+        let mut would_wait = false;
+        let found = self.read_with(key, |segment, entry| {
+            segment.try_read(entry).unwrap_or_else(|| {
+                would_wait = true;
+                Ok(Vec::new())
+            })
+        });
+        (!would_wait).then_some(found)
+    }
+
+    fn read_with(
+        &self,
+        key: KeyOf<'_>,
+        read: impl FnOnce(&Segment, Entry) -> Result<Vec<u8>, ReadError>,
+    ) -> Result<Found, ReadError> {
         let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
         let Some((entry, segment)) = place else { return Ok(Found::Nothing) };
-        let segment =
-            segment.ok_or_else(|| ReadError::Io { reason: "the record's file is not open".into() })?;
-        let bytes = segment.read(entry)?;
-        let record = format::record_at(&bytes).filter(|record| record.bytes.len() == bytes.len());
-        let record = record.filter(|record| record.partition == key.partition);
-        let record = record.ok_or_else(|| segment.corrupt(entry))?;
+        let segment = segment.ok_or_else(not_open)?;
+        let bytes = read(&segment, entry)?;
+        let record = whole_record(&bytes, key.partition).ok_or_else(|| segment.corrupt(entry))?;
         if record.key != key.key {
             return Ok(Found::Other(Bytes::copy_from_slice(record.key)));
         }
-        let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
         let whole = segment.range.first > self.lost_through && record.flags & FLAG_INCOMPLETE == 0;
-        Ok(Found::Set { set, sure: whole || !self.lost_something() })
+        let sure = whole || !self.lost_something();
+        if record.is_removal() {
+            return Ok(Found::Removed { sure });
+        }
+        let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
+        Ok(Found::Set { set, sure })
+    }
+
+    /// Every key under a hash, with what it holds.
+    pub(crate) fn read_hash(
+        &self,
+        partition: Partition,
+        hash: u64,
+    ) -> Result<Vec<(Bytes, VersionSet)>, ReadError> {
+        let places = self.index.of_hash(partition, hash, |entry| (entry, self.segments.get(entry.segment)));
+        let read = |(entry, segment): (Entry, Option<Arc<Segment>>)| {
+            let segment = segment.ok_or_else(not_open)?;
+            let bytes = segment.read(entry)?;
+            let record = whole_record(&bytes, partition).ok_or_else(|| segment.corrupt(entry))?;
+            let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
+            Ok((Bytes::copy_from_slice(record.key), set))
+        };
+        places.into_iter().map(read).collect()
     }
 
     /// Free space; an answer that cannot be had is no reason to stop.

@@ -1,19 +1,18 @@
 //! The store: what callers hold, and the threads that drive the engine behind it.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use quorate_core::causality::{Actor, VersionSet};
-use quorate_core::ring::Partition;
+use quorate_core::causality::Actor;
 
+use crate::access::Access;
 use crate::disk::{DirectoryLock, Disk};
-use crate::engine::{Engine, Usage};
-use crate::error::{OpenError, ReadError};
+use crate::engine::Engine;
+use crate::error::OpenError;
 use crate::options::Options;
 use crate::recovery::Recovery;
-use crate::shared::Shared;
 use crate::sync::lock;
-use crate::write::Write;
 
 /// A log-structured store of version sets. A clone is another handle of the same store; the last one closes it.
 #[derive(Clone)]
@@ -24,27 +23,12 @@ impl Store {
     /// number must be on the disk already, and no other store may ever have had it.
     pub fn open(disk: Arc<dyn Disk>, actor: Actor, options: Options) -> Result<(Self, Recovery), OpenError> {
         let (engine, report) = Engine::open(disk, actor, options)?;
-        let Engine { shared, committer, merger, preparer, lock, quarantined } = engine;
-        let handle = Handle { shared, threads: Mutex::default(), lock: Mutex::new(Some(lock)), quarantined };
+        let Engine { access, committer, merger, preparer, lock } = engine;
+        let handle = Handle { access, threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
         handle.start("log-commit", move || committer.run())?;
         handle.start("log-merge", move || merger.run())?;
         handle.start("log-prepare", move || preparer.run())?;
         Ok((Self(Arc::new(handle)), report))
-    }
-
-    /// What a key holds. Reads the disk; `None` means that this disk never held anything for the key.
-    pub fn get(&self, partition: Partition, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
-        self.0.shared.get(partition, key)
-    }
-
-    /// Hands a write to the committer. Never waits: a write that cannot be queued is answered at once.
-    pub fn submit(&self, write: Write) {
-        self.0.shared.submit(write);
-    }
-
-    /// Room and state.
-    pub fn usage(&self) -> Usage {
-        self.0.shared.usage(self.0.quarantined)
     }
 
     /// Takes no more writes, stores those that wait, syncs, and ends the threads. Reads go on. Again: does nothing.
@@ -53,12 +37,19 @@ impl Store {
     }
 }
 
+impl Deref for Store {
+    type Target = Access;
+
+    fn deref(&self) -> &Access {
+        &self.0.access
+    }
+}
+
 struct Handle {
-    shared: Arc<Shared>,
+    access: Access,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Held until the threads have ended.
     lock: Mutex<Option<DirectoryLock>>,
-    quarantined: usize,
 }
 
 impl Handle {
@@ -71,8 +62,8 @@ impl Handle {
     }
 
     fn close(&self) {
-        self.shared.queue.close();
-        self.shared.background.close();
+        self.access.0.queue.close();
+        self.access.0.background.close();
         let mut threads = lock(&self.threads);
         let this = thread::current().id();
         for thread in threads.drain(..) {

@@ -2,9 +2,21 @@
 
 use bytes::Bytes;
 use quorate_core::causality::{Context, Event, VersionSet};
+use quorate_core::limits::{KEY_BYTES_MAX, PARTITIONS_MAX};
 use quorate_core::ring::Partition;
 
 use crate::error::WriteError;
+
+/// The partition of hints: one more than a ring can have. Its keys may be longer than others, because they name
+/// the node that a hint is for and the partition that it belongs to; it has no tree.
+pub const HINTS: Partition = Partition(PARTITIONS_MAX as u16);
+/// How much longer the key of a hint may be.
+const HINT_KEY_BYTES_MORE: usize = 32;
+
+/// The longest key of a partition.
+pub(crate) fn key_bytes_max(partition: Partition) -> usize {
+    KEY_BYTES_MAX + if partition == HINTS { HINT_KEY_BYTES_MORE } else { 0 }
+}
 
 /// An upper bound of what one version adds to an encoded set, without its value.
 const VERSION_BYTES_MAX: usize = 64;
@@ -28,7 +40,7 @@ pub struct Write {
     /// What to do.
     pub change: Change,
     /// Called on the committer's thread as soon as the new set is known, before it is durable: a coordinator can
-    /// send it to peers meanwhile. Not called when the write is refused.
+    /// send it to peers meanwhile. Not called when the write is refused, nor when nothing is left of the key.
     pub prepared: Option<Prepared>,
     /// Called once: when the write is durable as the options say, or will never be.
     pub done: Done,
@@ -41,6 +53,11 @@ pub enum Change {
     Event(Event),
     /// Join with a peer's set.
     Merge(VersionSet),
+    /// Remove the key, as if it had never been there, if its set still has this digest: everybody has the tombstone.
+    Forget {
+        /// Of the set that may go.
+        digest: u64,
+    },
 }
 
 /// The write is durable as the options say.
@@ -65,6 +82,7 @@ impl Change {
                     + context_bytes_max(&event.context)
             }
             Change::Merge(set) => set_bytes_max(set),
+            Change::Forget { .. } => 0,
         }
     }
 }

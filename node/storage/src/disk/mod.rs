@@ -57,6 +57,11 @@ pub trait File: Send + Sync {
     /// Fills the buffer from an offset; a file that ends before is an error.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// As [`File::read_at`], or an error of kind [`io::ErrorKind::WouldBlock`] when that would wait for the disk.
+    fn try_read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buffer)
+    }
+
     /// Writes it all.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 

@@ -37,6 +37,7 @@ enum Step {
 enum Op {
     Write { key: usize, blind: bool, bytes: usize },
     Merge { key: usize, counter: u64, bytes: usize },
+    Forget { key: usize, outdated: bool },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -44,7 +45,9 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         3 => (key.clone(), prop::bool::weighted(0.2), 0..400usize)
             .prop_map(|(key, blind, bytes)| Op::Write { key, blind, bytes }),
-        1 => (key, 1..50u64, 1..400usize).prop_map(|(key, counter, bytes)| Op::Merge { key, counter, bytes }),
+        1 => (key.clone(), 1..50u64, 1..400usize)
+            .prop_map(|(key, counter, bytes)| Op::Merge { key, counter, bytes }),
+        1 => (key, prop::bool::weighted(0.1)).prop_map(|(key, outdated)| Op::Forget { key, outdated }),
     ]
 }
 
@@ -104,6 +107,10 @@ impl Rig {
             Op::Write { key: number, blind, bytes } => {
                 let context = if blind { Context::default() } else { self.context(&key(number)) };
                 (key(number), event(context, &vec![bytes as u8; bytes]))
+            }
+            Op::Forget { key: number, outdated } => {
+                let set = self.get(&key(number)).ok().flatten().unwrap_or_default();
+                (key(number), Change::Forget { digest: set.digest() + u64::from(outdated) })
             }
             // A peer that made another value under the same dot would be broken: the bytes follow from the counter.
             Op::Merge { key: number, counter, bytes } => {

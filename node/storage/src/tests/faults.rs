@@ -1,6 +1,7 @@
 //! A disk that is full, or fails: no promise is broken, nothing is forgotten, and writes resume where they can.
 
 use super::*;
+use crate::entry::KeyOf;
 use crate::segment::{LOG_SUFFIX, Range};
 use crate::shared::State;
 
@@ -176,6 +177,65 @@ fn many_writes_of_one_key_in_a_group_are_one_record() {
     assert_eq!(siblings, (1..=20).collect::<Vec<_>>(), "each was built on the one before");
     let dead = rig.usage().dead_bytes - before.dead_bytes;
     assert!(dead < 200, "only the first record died, not {dead} bytes");
+}
+
+impl Rig {
+    fn forget(&mut self, number: usize) -> Committed {
+        let digest = self.get(&key(number)).unwrap().unwrap_or_default().digest();
+        let outcome = self.commit([(key(number), Change::Forget { digest })]).remove(0);
+        assert_eq!(outcome.prepared, None, "nothing is left to be sent");
+        outcome.result.unwrap().unwrap()
+    }
+}
+
+#[test]
+fn a_key_is_forgotten_only_as_it_was_seen() {
+    let mut rig = Rig::new(disk(), small());
+    rig.put(0, b"first").unwrap();
+    let digest = rig.get(&key(0)).unwrap().unwrap().digest();
+    rig.put(0, b"second").unwrap();
+    let outdated = rig.commit([(key(0), Change::Forget { digest })]).remove(0);
+    assert_eq!(outdated.result, Some(Ok(Committed { changed: false, siblings: 1 })));
+    assert_eq!(rig.value(0), Some(b"second".to_vec()));
+    assert_eq!(rig.forget(0), Committed { changed: true, siblings: 0 });
+    assert_eq!((rig.get(&key(0)), rig.usage().keys), (Ok(None), 0));
+    assert_eq!(rig.forget(0), Committed { changed: false, siblings: 0 }, "it is not there");
+}
+
+#[test]
+fn what_comes_and_goes_within_a_group_leaves_nothing() {
+    let mut rig = Rig::new(disk(), small());
+    rig.put(0, b"makes a segment").unwrap();
+    let before = rig.usage();
+    let set = peer_set(1, b"value");
+    let forget = Change::Forget { digest: set.digest() };
+    let outcomes = rig.commit([(key(1), Change::Merge(set)), (key(1), forget)]);
+    assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().unwrap().as_ref().unwrap().changed));
+    assert_eq!((rig.get(&key(1)), rig.usage()), (Ok(None), before));
+}
+
+#[test]
+fn the_record_of_a_removal_goes_when_nothing_older_is_left() {
+    let mut rig = Rig::new(disk(), small());
+    for round in 0..40u8 {
+        rig.put(usize::from(round) % 5, &[round; 500]).unwrap();
+    }
+    for number in 0..5 {
+        rig.forget(number);
+    }
+    for round in 0..12u8 {
+        rig.put(8, &[round; 500]).unwrap();
+        rig.merge_all();
+    }
+    let table = &rig.engine.as_ref().unwrap().access.0.index;
+    let left = (0..5).filter(|&number| {
+        let key = key(number);
+        table.find(KeyOf { partition: PARTITION, hash: key_hash(&key), key: &key }, |_| ()).is_some()
+    });
+    assert_eq!(left.count(), 0, "the index has forgotten them too");
+    rig.disk.restart();
+    assert_eq!(rig.open().unwrap().keys, 1);
+    rig.check();
 }
 
 #[test]

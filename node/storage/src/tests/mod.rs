@@ -1,6 +1,7 @@
 //! The engine under test, stepped by hand on a simulated disk: no thread but the test's, so that every run of a seed
 //! is the same run.
 
+mod access;
 mod crashes;
 mod faults;
 mod rot;
@@ -13,10 +14,11 @@ use quorate_core::NodeId;
 use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
 use quorate_core::ring::{Partition, key_hash};
 
+use crate::access::Usage;
 use crate::disk::simulated::SimulatedDisk;
-use crate::engine::{Engine, Step, Usage};
+use crate::engine::{Engine, Step};
 use crate::error::{OpenError, ReadError, WriteError};
-use crate::options::Options;
+use crate::options::{Durability, Options};
 use crate::recovery::Recovery;
 use crate::sync::lock;
 use crate::write::{Change, Committed, Write};
@@ -67,6 +69,7 @@ fn includes(set: &VersionSet, other: &VersionSet) -> bool {
 #[derive(Clone, Debug)]
 struct Outcome {
     key: Bytes,
+    forget: bool,
     prepared: Option<VersionSet>,
     result: Option<Result<Committed, WriteError>>,
 }
@@ -114,11 +117,11 @@ impl Rig {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<VersionSet>, ReadError> {
-        self.engine.as_ref().expect("open").shared.get(PARTITION, key)
+        self.engine.as_ref().expect("open").get(PARTITION, key)
     }
 
     fn usage(&self) -> Usage {
-        self.engine.as_ref().expect("open").shared.usage(0)
+        self.engine.as_ref().expect("open").usage()
     }
 
     fn context(&self, key: &[u8]) -> Context {
@@ -151,7 +154,12 @@ impl Rig {
     fn submit(&mut self, changes: impl IntoIterator<Item = (Bytes, Change)>) -> Vec<Arc<Mutex<Outcome>>> {
         let mut outcomes = Vec::new();
         for (key, change) in changes {
-            let outcome = Arc::new(Mutex::new(Outcome { key: key.clone(), prepared: None, result: None }));
+            let outcome = Arc::new(Mutex::new(Outcome {
+                key: key.clone(),
+                forget: matches!(change, Change::Forget { .. }),
+                prepared: None,
+                result: None,
+            }));
             let (for_prepared, for_done) = (outcome.clone(), outcome.clone());
             self.engine().submit(Write {
                 partition: PARTITION,
@@ -169,6 +177,9 @@ impl Rig {
 
     fn note(&mut self, outcome: &Outcome) {
         let result = outcome.result.as_ref();
+        if outcome.forget {
+            return self.note_forgotten(&outcome.key, result);
+        }
         let Some(set) = &outcome.prepared else {
             assert!(
                 !matches!(result, Some(Ok(_) | Err(WriteError::Indeterminate { .. }))),
@@ -188,6 +199,22 @@ impl Rig {
         before.merge(set);
         if result.is_some_and(Result::is_ok) {
             self.promised.entry(outcome.key.clone()).or_default().merge(set);
+        }
+    }
+
+    /// What was forgotten for certain never comes back. Until a start has settled it, it may or may not.
+    fn note_forgotten(&mut self, key: &Bytes, result: Option<&Result<Committed, WriteError>>) {
+        match result {
+            Some(Ok(Committed { changed: true, .. })) => {
+                self.promised.remove(key);
+                if self.options.durability == Durability::Sync {
+                    self.possible.remove(key);
+                }
+            }
+            None | Some(Err(WriteError::Indeterminate { .. })) => {
+                self.promised.remove(key);
+            }
+            _ => {}
         }
     }
 
@@ -212,10 +239,14 @@ impl Rig {
         }
     }
 
-    /// What is there now was found by a recovery, and may not go away any more.
+    /// What is there now was found by a recovery, and may not go away any more; nor may anything else come back.
     fn promise_what_is_there(&mut self) {
         for number in 0..12 {
-            if let Ok(Some(found)) = self.get(&key(number)) {
+            let Ok(found) = self.get(&key(number)) else { continue };
+            if self.options.durability == Durability::Sync {
+                self.possible.insert(key(number), found.clone().unwrap_or_default());
+            }
+            if let Some(found) = found {
                 self.promised.insert(key(number), found);
             }
         }
