@@ -8,7 +8,7 @@ use quorate_core::membership::Peer;
 use quorate_core::quorum::Failure;
 use quorate_wire::peer::{Frame, Refusal, Request, Response};
 
-use crate::interface::Effect;
+use crate::interface::{Effect, Sender};
 use crate::replica::Replica;
 use crate::storage::Storage;
 use crate::timers::Timer;
@@ -37,12 +37,14 @@ pub(crate) enum Purpose {
     Claim,
     /// A newer epoch.
     Epoch,
+    /// A step of the exchange with a co-owner.
+    Exchange { sequence: u64 },
 }
 
 impl Purpose {
     /// Calls of operations end with them; others need a timer.
     fn has_operation(self) -> bool {
-        !matches!(self, Self::Repair | Self::Claim | Self::Epoch | Self::Pull { .. })
+        matches!(self, Self::Part { .. } | Self::Hint { .. } | Self::Forward { .. } | Self::Ask { .. })
     }
 }
 
@@ -146,12 +148,13 @@ impl<S: Storage> Replica<S> {
     }
 
     /// An answer came; one that nobody waits for any more is ignored.
-    pub(crate) fn answered(&mut self, from: NodeId, id: u64, response: Response) {
-        let Some(call) = self.calls.open.get(&id).filter(|call| call.to == from) else { return };
+    pub(crate) fn answered(&mut self, from: Sender, id: u64, response: Response) {
+        let Some(call) = self.calls.open.get(&id).filter(|call| call.to == from.node) else { return };
         if matches!(call.purpose, Purpose::Ask { .. } | Purpose::Part { .. }) {
             let took = self.now.mono.saturating_sub(call.began);
-            self.calls.measured(from, took);
+            self.calls.measured(from.node, took);
         }
+        self.sync.heard(from);
         self.end_call(id, Ending::Response(response));
     }
 
@@ -181,6 +184,7 @@ impl<S: Storage> Replica<S> {
             }
             Purpose::Claim => self.claim_ended(to, &ending),
             Purpose::Epoch => self.epoch_fetched(ending),
+            Purpose::Exchange { sequence } => self.exchange_answered(to, sequence, ending),
         }
     }
 }

@@ -26,17 +26,19 @@ impl<S: Storage> Replica<S> {
     }
 
     pub(crate) fn carry_out(&mut self, actions: Vec<Action>) {
-        let (epoch, position) = (self.ring.number(), self.storage.synced_position());
+        let (epoch, position) = (self.ring.number(), self.synced_position());
         for action in actions {
             match action {
                 Action::Send { to, message } => {
                     self.effects.push(Effect::Send { to, frame: Frame::Gossip { epoch, position, message } });
                 }
                 Action::Changed(view) => {
-                    let down = (view.state == State::Down).then_some(view.node.id);
+                    let (node, state) = (view.node.id, view.state);
                     self.effects.push(Effect::Changed(view));
-                    if let Some(node) = down {
-                        self.lose_calls(node);
+                    match state {
+                        State::Down => self.lose_calls(node),
+                        State::Up => self.exchange_soon(node),
+                        State::Suspect | State::Left => {}
                     }
                 }
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_core::antientropy::Parcel;
 use quorate_core::causality::{Actor, VersionSet};
 use quorate_core::membership::{self, MemberView, NodeInfo, Peer};
 use quorate_core::quorum::{Consistency, QuorumKind};
@@ -16,6 +17,7 @@ use quorate_wire::peer::{ClientWrite, Frame, Receipt, Refusal, Written};
 use crate::claim::KnownStart;
 use crate::repair::LoadFor;
 use crate::serve::MergeFor;
+use crate::sync::PackFor;
 
 /// The time, as this node sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -228,6 +230,8 @@ pub(crate) enum Done {
     Merged { purpose: MergeFor, result: Result<Committed, WriteError> },
     /// A read that had to wait for the disk.
     Loaded { purpose: LoadFor, result: Result<Option<VersionSet>, ReadError> },
+    /// Sets were read for an exchange.
+    Packed { purpose: PackFor, parcel: Parcel },
     /// See [`Completion::kept`].
     Kept { ticket: u64, result: Kept },
 }
@@ -239,4 +243,6 @@ pub struct MemberStatus {
     pub view: MemberView,
     /// A smoothed round trip, if any was measured.
     pub latency: Option<Duration>,
+    /// When all that is shared with it was last found, or made, equal, in Unix milliseconds.
+    pub last_full_sync_unix_ms: Option<u64>,
 }

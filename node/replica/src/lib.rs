@@ -6,7 +6,7 @@
 //!
 //! One idea a file: `write` and `read` coordinate, `serve` answers peers, `repair` heals what a read found stale,
 //! `claim` makes sure that the disk did not go back in time, `ring` adopts epochs, `gossip` drives the failure
-//! detector, `calls` are open requests, `timers` what is due.
+//! detector, `sync` compares whole partitions with co-owners in the background, `calls` are open requests, `timers` what is due.
 //!
 //! Bounds (INV-BOUND): operations in progress, calls and what they hold are limited by [`Config`]; a request that
 //! finds no room is told [`Refusal::Busy`](quorate_wire::peer::Refusal).
@@ -23,6 +23,7 @@ mod ring;
 mod serve;
 mod stats;
 mod storage;
+mod sync;
 
 mod timers;
 mod write;
@@ -34,4 +35,4 @@ pub use interface::{
 };
 pub use replica::{Dice, Replica};
 pub use stats::Stats;
-pub use storage::{LoadDone, Storage};
+pub use storage::{SlowRead, Storage};

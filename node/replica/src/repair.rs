@@ -63,12 +63,14 @@ impl Repairs {
 impl<S: Storage> Replica<S> {
     /// Reads a key here, at once or when the disk has it.
     pub(crate) fn load(&mut self, partition: Partition, key: Bytes, purpose: LoadFor) {
-        match self.storage.get(partition, &key) {
+        match self.storage.access().try_get(partition, &key) {
             Some(result) => self.loaded(purpose, result),
             None => {
                 let inbox = self.inbox.clone();
-                let done = move |result| inbox(Completion(Done::Loaded { purpose, result }));
-                self.storage.get_later(partition, key, Box::new(done));
+                self.storage.read_later(Box::new(move |store| {
+                    let result = store.get(partition, &key);
+                    inbox(Completion(Done::Loaded { purpose, result }));
+                }));
             }
         }
     }

@@ -134,12 +134,18 @@ impl<S: Storage> Replica<S> {
         let result = result.map(|()| adopting.epoch.mark()).map_err(AdoptError::Disk);
         if result.is_ok() {
             self.ring.current = Some(adopting.epoch);
-            self.forget_removed();
-            self.begin_claim();
+            self.epoch_changed();
         }
         for ticket in adopting.tickets {
             self.tell_adopted(Some(ticket), result.clone());
         }
+    }
+
+    /// What follows from the epoch that was just read or adopted.
+    pub(crate) fn epoch_changed(&mut self) {
+        self.forget_removed();
+        self.begin_claim();
+        self.plan_exchanges();
     }
 
     /// What removed members say, and what is said about them, is ignored.

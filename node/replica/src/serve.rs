@@ -25,6 +25,8 @@ pub(crate) enum MergeFor {
     ReadRepair,
     /// A repair that a coordinator asked for.
     Repair { repair: u64 },
+    /// One of the items that came in an exchange.
+    Item { batch: u64 },
 }
 
 impl<S: Storage> Replica<S> {
@@ -44,6 +46,7 @@ impl<S: Storage> Replica<S> {
             Request::Write { epoch, key, write, timeout_ms } => {
                 self.serve_write(node, id, epoch, key, write, timeout_ms)
             }
+            Request::Exchange { epoch, request } => self.serve_exchange(from, id, epoch, request),
             Request::FetchEpoch => {
                 let epoch = self.epoch().map(|epoch| (**epoch).clone());
                 self.respond(node, id, Response::Epoch(epoch));
@@ -108,7 +111,7 @@ impl<S: Storage> Replica<S> {
     /// Merges a set into this owner's.
     pub(crate) fn merge(&mut self, partition: Partition, key: Bytes, set: VersionSet, purpose: MergeFor) {
         let inbox = self.inbox.clone();
-        self.storage.submit(Write {
+        self.storage.access().submit(Write {
             partition,
             key,
             change: Change::Merge(set),
@@ -126,6 +129,7 @@ impl<S: Storage> Replica<S> {
             }
             MergeFor::ReadRepair => self.stats.read_repair(result.is_ok()),
             MergeFor::Repair { repair } => self.repair_merged(repair, result),
+            MergeFor::Item { batch } => self.item_merged(batch, result.is_ok()),
         }
     }
 }

@@ -19,6 +19,13 @@ pub struct Stats {
     pub clock_ahead: u64,
     pub stale_messages: u64,
     pub gossip_refused: u64,
+    pub exchanges_finished: u64,
+    pub exchanges_failed: u64,
+    pub exchange_differing: u64,
+    pub exchange_keys_pulled: u64,
+    pub exchange_keys_pushed: u64,
+    pub exchange_bytes_in: u64,
+    pub exchange_bytes_out: u64,
 }
 
 impl Stats {

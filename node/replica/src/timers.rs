@@ -18,6 +18,8 @@ pub(crate) enum Timer {
     Claim,
     /// What was heard of the logs of others is put on the disk.
     KeepPositions,
+    /// The next step of anti-entropy.
+    Exchange,
 }
 
 /// The timers that are set, the earliest first.

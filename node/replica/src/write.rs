@@ -39,6 +39,9 @@ pub(crate) struct WriteOperation {
     ends: Duration,
     calls: Vec<u64>,
     held_bytes: usize,
+    /// Counts its content messages; drawn before anything of the key was read, so that what is drawn later knows
+    /// all that was held then (see `quorate_core::collection`).
+    sent: u64,
     stage: Stage,
 }
 
@@ -83,7 +86,8 @@ impl<S: Storage> Replica<S> {
         };
         let (origin, calls) = (Some(origin), Vec::new());
         let key_of = key.clone();
-        let op = WriteOperation { origin, epoch, partition, key, ends, calls, held_bytes, stage };
+        let sent = self.next_sent();
+        let op = WriteOperation { origin, epoch, partition, key, ends, calls, held_bytes, sent, stage };
         self.held_bytes += held_bytes;
         self.writes.insert(operation, op);
         self.timers.set(ends, Timer::Write(operation));
@@ -114,7 +118,7 @@ impl<S: Storage> Replica<S> {
         let ClientWrite { context, value, expires, policy, .. } = write;
         let event = Event { context, stamp: self.stamp(), value, expires, policy };
         let (prepared, stored) = (self.inbox.clone(), self.inbox.clone());
-        self.storage.submit(Write {
+        self.storage.access().submit(Write {
             partition,
             key,
             change: Change::Event(event),
@@ -134,7 +138,7 @@ impl<S: Storage> Replica<S> {
         let bytes = set_bytes(&set);
         op.held_bytes += bytes;
         self.held_bytes += bytes;
-        let (epoch, key) = (op.epoch.number(), op.key.clone());
+        let (epoch, key, sent) = (op.epoch.number(), op.key.clone(), op.sent);
         op.stage = Stage::Spreading { quorum, needed, set: set.clone() };
         let us = self.id();
         for owner in owners.into_iter().filter(|owner| *owner != us) {
@@ -144,7 +148,6 @@ impl<S: Storage> Replica<S> {
                 self.hint(operation, owner);
                 continue;
             }
-            let sent = self.next_sent();
             let (key, set) = (key.clone(), set.clone());
             let request = Request::Replicate { epoch, sent, cause: Cause::Write, key, set };
             let call = self.call(owner, request, Purpose::Part { operation });
@@ -166,14 +169,13 @@ impl<S: Storage> Replica<S> {
         let position = owners.iter().position(|owner| *owner == target).unwrap_or(0);
         let fallbacks: Vec<NodeId> =
             op.epoch.fallbacks(op.partition, owners.len()).iter().map(|member| member.id).collect();
-        let (epoch, key, set) = (op.epoch.number(), op.key.clone(), set.clone());
+        let (epoch, key, set, sent) = (op.epoch.number(), op.key.clone(), set.clone(), op.sent);
         let mut up = fallbacks.iter().copied().cycle().skip(position).take(fallbacks.len());
         // Owners that are away together have different fallbacks, as far as there are.
         let membership = &self.membership;
         let chosen = up.find(|id| membership.get(*id).is_some_and(|known| known.state.is_live()));
         let Some(fallback) = chosen else { return };
         if quorum.hinting(target) {
-            let sent = self.next_sent();
             let request = Request::Hint { epoch, sent, target, key, set };
             let call = self.call(fallback, request, Purpose::Hint { operation, target });
             self.own_call(operation, call);

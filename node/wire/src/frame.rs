@@ -98,7 +98,10 @@ mod tests {
             let actor = Actor { node: NodeId::from_u128(7), start: 1 };
             set.write(event, Dot { actor, counter }).unwrap();
         }
-        Frame::Request { id: 1, request: Request::Replicate { epoch: 1, sent: 1, cause: Cause::Write, key: vec![1].into(), set } }
+        Frame::Request {
+            id: 1,
+            request: Request::Replicate { epoch: 1, sent: 1, cause: Cause::Write, key: vec![1].into(), set },
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use quorate_core::NodeId;
+use quorate_core::antientropy;
 use quorate_core::causality::{Context, Expiry, Policy, VersionSet, WriteRefused};
 use quorate_core::limits::NAME_BYTES_MAX;
 use quorate_core::membership;
@@ -98,6 +99,13 @@ pub enum Request {
         /// After this many milliseconds nobody waits for the answer.
         timeout_ms: u32,
     },
+    /// To a co-owner: a step of an exchange.
+    Exchange {
+        /// Routed by.
+        epoch: u64,
+        /// The step.
+        request: antientropy::Request,
+    },
     /// The epoch that the node serves by.
     FetchEpoch,
     /// "I am this start of my disk": remember it durably, unless you know one that is not earlier (INV-AMNESIA).
@@ -132,6 +140,27 @@ pub fn set_bytes(set: &VersionSet) -> usize {
     versions.sum::<usize>() + set.context().len() * CONTEXT_ENTRY_BYTES
 }
 
+fn exchange_bytes(request: &antientropy::Request) -> usize {
+    use antientropy::Request::{Children, Entries, Fetch, Push, Roots};
+    match request {
+        Roots { partitions } => size_of_val(partitions.as_slice()),
+        Children { prefixes, .. } | Entries { prefixes, .. } => size_of_val(prefixes.as_slice()),
+        Fetch { hashes, .. } => size_of_val(hashes.as_slice()),
+        Push { items, .. } => items.bytes(),
+    }
+}
+
+fn exchanged_bytes(reply: &antientropy::Reply) -> usize {
+    use antientropy::Reply::{Children, Entries, Fetched, Pushed, Roots};
+    match reply {
+        Roots { roots } => size_of_val(roots.as_slice()),
+        Children { cells } => size_of_val(cells.as_slice()),
+        Entries { entries, .. } => size_of_val(entries.as_slice()),
+        Fetched(parcel) => parcel.items.bytes(),
+        Pushed { .. } => 0,
+    }
+}
+
 impl Request {
     /// What it takes in memory, about.
     pub fn bytes(&self) -> usize {
@@ -143,6 +172,7 @@ impl Request {
             }
             Self::Read { key, .. } => key.len(),
             Self::Repair { key, sources, .. } => key.len() + size_of_val(sources.as_slice()),
+            Self::Exchange { request, .. } => exchange_bytes(request),
             Self::FetchEpoch | Self::Claim { .. } => 0,
         }
     }
@@ -158,6 +188,7 @@ impl Response {
                 let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
                 replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
             }
+            Self::Exchanged(reply) => exchanged_bytes(reply),
             Self::Applied | Self::Digest(_) | Self::Epoch(None) | Self::Claimed(_) | Self::Refused(_) => 0,
         }
     }
@@ -189,6 +220,8 @@ pub enum Response {
     Digest(u64),
     /// To `Write`: acknowledged by a quorum.
     Written(Written),
+    /// To `Exchange`.
+    Exchanged(antientropy::Reply),
     /// To `FetchEpoch`.
     Epoch(Option<Epoch>),
     /// To `Claim`: the start that this node now knows; the asker's own when it was taken.

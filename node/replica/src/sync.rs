@@ -1,0 +1,373 @@
+//! Anti-entropy: compares whole partitions with the members that own them too, one after the other, in the background.
+//!
+//! One exchange at a time; each step that moved content is followed by a pause, as long as the transfer rate asks for,
+//! and at least as long as the step took, so that at least half of the time belongs to the foreground.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::NodeId;
+use quorate_core::antientropy::{self, Exchange, Items, Parcel, Reply, Report, Request, Step, pack};
+use quorate_core::planted::{self, Bug};
+use quorate_core::ring::Partition;
+use quorate_wire::peer::{Refusal, Request as PeerRequest, Response};
+
+use crate::calls::{Ending, Purpose};
+use crate::interface::{Completion, Done, Sender};
+use crate::replica::Replica;
+use crate::serve::MergeFor;
+use crate::storage::Storage;
+use crate::timers::Timer;
+
+/// How long to wait when there is nobody to compare with.
+const IDLE: Duration = Duration::from_secs(1);
+/// How soon an exchange that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Pushes of peers that may be merged at the same time.
+const BATCHES_MAX: usize = 64;
+
+/// What sets are packed for.
+#[derive(Debug)]
+pub(crate) enum PackFor {
+    /// Our exchange.
+    Exchange { exchange: u64 },
+    /// A peer's.
+    Peer { node: NodeId, request: u64 },
+}
+
+/// Who waits for items to be merged.
+#[derive(Clone, Copy, Debug)]
+enum Waiting {
+    Exchange { exchange: u64 },
+    Peer { node: NodeId, request: u64 },
+}
+
+struct Batch {
+    waiting: Waiting,
+    open: usize,
+    stored: bool,
+}
+
+/// The exchange that this node runs.
+struct Running {
+    id: u64,
+    peer: NodeId,
+    exchange: Exchange,
+    /// Whether every partition was in sync until now.
+    full: bool,
+    /// When the step that is under way began.
+    began: Duration,
+    /// Bytes of content that it moved.
+    moved_bytes: u64,
+    /// The partition's when the last step was asked for: what was fetched before a collection must not come back.
+    generation: u64,
+}
+
+/// A member that shares partitions with this node.
+struct CoOwner {
+    shared: Vec<Partition>,
+    due: Duration,
+    last_full_unix_ms: Option<u64>,
+    /// The start in which it was heard last.
+    start: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Sync {
+    co_owners: BTreeMap<NodeId, CoOwner>,
+    running: Option<Running>,
+    batches: BTreeMap<u64, Batch>,
+    timer: Option<Duration>,
+}
+
+impl Sync {
+    pub(crate) fn last_full(&self, peer: NodeId) -> Option<u64> {
+        self.co_owners.get(&peer).and_then(|peer| peer.last_full_unix_ms)
+    }
+
+    pub(crate) fn heard(&mut self, from: Sender) {
+        if let Some(peer) = self.co_owners.get_mut(&from.node) {
+            peer.start = from.start;
+        }
+    }
+
+    fn start_of(&self, peer: NodeId) -> u64 {
+        self.co_owners.get(&peer).map_or(0, |peer| peer.start)
+    }
+}
+
+/// When.
+impl<S: Storage> Replica<S> {
+    /// Learns from the epoch who shares what with this node.
+    pub(crate) fn plan_exchanges(&mut self) {
+        let Some(epoch) = self.ring.current().cloned() else { return };
+        self.storage.access().set_partitions(epoch.partitions());
+        let us = self.id();
+        let mut shared: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
+        for partition in epoch.partitions().iter().filter(|partition| epoch.owns(us, *partition)) {
+            for owner in epoch.owners(partition).filter(|owner| owner.id != us) {
+                shared.entry(owner.id).or_default().push(partition);
+            }
+        }
+        let mut before = std::mem::take(&mut self.sync.co_owners);
+        let spread = self.config.anti_entropy_interval / (shared.len().max(1) as u32);
+        for (at, (id, shared)) in shared.into_iter().enumerate() {
+            // Spread over the interval, so that they do not all come at once after a change.
+            let due = self.now.mono + spread * (at as u32 + 1);
+            let known = before.remove(&id);
+            let last_full_unix_ms = known.as_ref().and_then(|known| known.last_full_unix_ms);
+            let start = known.map_or(0, |known| known.start);
+            self.sync.co_owners.insert(id, CoOwner { shared, due, last_full_unix_ms, start });
+        }
+        self.set_exchange_timer(spread);
+    }
+
+    /// A co-owner is back: what it missed is looked for at once.
+    pub(crate) fn exchange_soon(&mut self, peer: NodeId) {
+        if let Some(peer) = self.sync.co_owners.get_mut(&peer) {
+            peer.due = self.now.mono;
+            if self.sync.running.is_none() {
+                self.set_exchange_timer(Duration::ZERO);
+            }
+        }
+    }
+
+    fn set_exchange_timer(&mut self, after: Duration) {
+        if self.config.anti_entropy_interval.is_zero() {
+            return;
+        }
+        let at = self.now.mono + after;
+        if let Some(before) = self.sync.timer.replace(at) {
+            self.timers.cancel(before, Timer::Exchange);
+        }
+        self.timers.set(at, Timer::Exchange);
+    }
+
+    pub(crate) fn exchange_due(&mut self) {
+        self.sync.timer = None;
+        if self.sync.running.is_some() {
+            return self.exchange_step();
+        }
+        let Ok(epoch) = self.serving_epoch() else { return self.set_exchange_timer(IDLE) };
+        let up = |id: &NodeId| self.is_up(*id);
+        let next = self.sync.co_owners.iter().filter(|(id, _)| up(id)).min_by_key(|(_, peer)| peer.due);
+        match next.map(|(id, peer)| (*id, peer.due, peer.shared.clone())) {
+            Some((peer, due, shared)) if due <= self.now.mono => {
+                let id = self.next_number();
+                let exchange = Exchange::new(epoch.partitions(), shared);
+                let began = self.now.mono;
+                self.sync.running =
+                    Some(Running { id, peer, exchange, full: true, began, moved_bytes: 0, generation: 0 });
+                self.exchange_step();
+            }
+            Some((_, due, _)) => self.set_exchange_timer((due - self.now.mono).min(IDLE)),
+            None => self.set_exchange_timer(IDLE),
+        }
+    }
+
+    fn exchange_over(&mut self, running: Running, finished: bool) {
+        let (wait, full) = match finished {
+            true => (self.config.anti_entropy_interval, running.full),
+            false => (RETRY_AFTER, false),
+        };
+        if finished {
+            self.stats.exchanges_finished += 1;
+        } else {
+            self.stats.exchanges_failed += 1;
+        }
+        if let Some(peer) = self.sync.co_owners.get_mut(&running.peer) {
+            peer.due = self.now.mono + wait;
+            if full {
+                peer.last_full_unix_ms = Some(self.now.unix_ms);
+            }
+        }
+        self.set_exchange_timer(Duration::ZERO);
+    }
+}
+
+/// As the one that runs an exchange.
+impl<S: Storage> Replica<S> {
+    fn exchange_step(&mut self) {
+        let Some(mut running) = self.sync.running.take() else { return };
+        let Ok(epoch) = self.serving_epoch() else { return self.exchange_over(running, false) };
+        if !epoch.member(running.peer).is_some_and(|_| self.is_up(running.peer)) {
+            return self.exchange_over(running, false);
+        }
+        loop {
+            running.began = self.now.mono;
+            match running.exchange.step(self.storage.access()) {
+                Step::Ask { sequence, request } => {
+                    running.generation = request.partitions().first().map_or(0, |p| self.generation(*p));
+                    if let Request::Push { items, .. } = &request {
+                        running.moved_bytes = items.bytes() as u64;
+                        self.stats.exchange_bytes_out += running.moved_bytes;
+                    }
+                    let request = PeerRequest::Exchange { epoch: epoch.number(), request };
+                    let peer = running.peer;
+                    self.sync.running = Some(running);
+                    self.call(peer, request, Purpose::Exchange { sequence });
+                    return;
+                }
+                Step::Merge { partition, items } => {
+                    let (peer, exchange) = (running.peer, running.id);
+                    let from = Sender { node: peer, start: self.sync.start_of(peer) };
+                    running.moved_bytes = items.bytes() as u64;
+                    self.stats.exchange_bytes_in += running.moved_bytes;
+                    let current = running.generation == self.generation(partition);
+                    self.sync.running = Some(running);
+                    if current && self.admit_content(from, items.sent).is_ok() {
+                        self.merge_items(partition, items, Waiting::Exchange { exchange });
+                    } else {
+                        self.items_merged(Waiting::Exchange { exchange }, false);
+                    }
+                    return;
+                }
+                Step::Load { partition, hashes, after } => {
+                    let exchange = running.id;
+                    self.sync.running = Some(running);
+                    return self.pack_later(partition, hashes, after, PackFor::Exchange { exchange });
+                }
+                Step::Report(report) => self.exchange_report(&mut running, report),
+                Step::Wait => {
+                    self.sync.running = Some(running);
+                    return;
+                }
+                Step::Finished => return self.exchange_over(running, true),
+            }
+        }
+    }
+
+    fn exchange_report(&mut self, running: &mut Running, report: Report) {
+        running.full &= report.synced || planted::is(Bug::SkipExchange);
+        self.stats.exchange_differing += report.differing;
+        self.stats.exchange_keys_pulled += report.pulled;
+        self.stats.exchange_keys_pushed += report.pushed;
+    }
+
+    pub(crate) fn exchange_answered(&mut self, peer: NodeId, sequence: u64, ending: Ending) {
+        let Some(running) = self.sync.running.as_mut().filter(|running| running.peer == peer) else { return };
+        let fine = match ending {
+            Ending::Response(Response::Exchanged(reply)) => {
+                running.exchange.replied(sequence, reply, self.storage.access()).is_ok()
+            }
+            Ending::Lost => {
+                running.exchange.expired(sequence);
+                true
+            }
+            Ending::Response(_) | Ending::NotSent => false,
+        };
+        match self.sync.running.take_if(|_| !fine) {
+            Some(running) => self.exchange_over(running, false),
+            None => self.exchange_step(),
+        }
+    }
+
+    /// Waits as long as fairness and the transfer rate ask for, then goes on.
+    fn exchange_pause(&mut self) {
+        let Some(running) = self.sync.running.as_mut() else { return };
+        let rate = self.config.transfer_bytes_per_second.max(1);
+        let bytes = std::mem::take(&mut running.moved_bytes);
+        let by_rate = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
+        let took = self.now.mono.saturating_sub(running.began);
+        self.set_exchange_timer(by_rate.max(took));
+    }
+}
+
+/// What both sides do.
+impl<S: Storage> Replica<S> {
+    /// Answers a step of a co-owner's exchange.
+    pub(crate) fn serve_exchange(
+        &mut self,
+        from: Sender,
+        id: u64,
+        epoch: u64,
+        request: Request,
+    ) -> Result<(), Refusal> {
+        let (node, epoch) = (from.node, self.admit(from.node, epoch)?);
+        let partitions = epoch.partitions();
+        let known = epoch.number();
+        let in_ring = |p: &Partition| u32::from(p.0) < partitions.get();
+        let ours = |p: &Partition| in_ring(p) && epoch.owns(self.id(), *p) && epoch.owns(node, *p);
+        if !request.partitions().iter().all(ours) {
+            return Err(Refusal::NotOwner { known });
+        }
+        let answer = antientropy::answer(request, partitions, self.storage.access());
+        match answer.map_err(|_| Refusal::NotOwner { known })? {
+            antientropy::Answer::Reply(reply) => self.respond(node, id, Response::Exchanged(reply)),
+            antientropy::Answer::Load { partition, hashes, after } => {
+                self.pack_later(partition, hashes, after, PackFor::Peer { node, request: id });
+            }
+            antientropy::Answer::Merge { partition, items } => {
+                self.admit_content(from, items.sent)?;
+                if self.sync.batches.len() >= BATCHES_MAX {
+                    return Err(Refusal::Busy);
+                }
+                self.merge_items(partition, items, Waiting::Peer { node, request: id });
+            }
+        }
+        Ok(())
+    }
+
+    fn pack_later(&mut self, partition: Partition, hashes: Vec<u64>, after: Option<Bytes>, purpose: PackFor) {
+        // Drawn before anything is read: see `Items::sent`.
+        let (sent, inbox) = (self.next_sent(), self.inbox.clone());
+        self.storage.read_later(Box::new(move |store| {
+            let load = |hash| store.load_hash(partition, hash).unwrap_or_default();
+            let parcel = pack(sent, &hashes, after.as_deref(), load);
+            inbox(Completion(Done::Packed { purpose, parcel }));
+        }));
+    }
+
+    pub(crate) fn packed(&mut self, purpose: PackFor, parcel: Parcel) {
+        match purpose {
+            PackFor::Exchange { exchange } => {
+                let running = self.sync.running.as_mut().filter(|running| running.id == exchange);
+                let Some(running) = running else { return };
+                running.exchange.loaded(parcel);
+                self.exchange_step();
+            }
+            PackFor::Peer { node, request } => {
+                self.stats.exchange_bytes_out += parcel.items.bytes() as u64;
+                self.respond(node, request, Response::Exchanged(Reply::Fetched(parcel)));
+            }
+        }
+    }
+
+    fn merge_items(&mut self, partition: Partition, items: Items, waiting: Waiting) {
+        if items.items.is_empty() {
+            return self.items_merged(waiting, true);
+        }
+        let batch = self.next_number();
+        self.sync.batches.insert(batch, Batch { waiting, open: items.items.len(), stored: true });
+        for item in items.items {
+            let _ = self.observe(&item.set); // What is synced was written already.
+            self.merge(partition, item.key, item.set, MergeFor::Item { batch });
+        }
+    }
+
+    pub(crate) fn item_merged(&mut self, id: u64, stored: bool) {
+        let Some(batch) = self.sync.batches.get_mut(&id) else { return };
+        batch.open -= 1;
+        batch.stored &= stored;
+        if batch.open == 0
+            && let Some(Batch { waiting, stored, .. }) = self.sync.batches.remove(&id)
+        {
+            self.items_merged(waiting, stored);
+        }
+    }
+
+    fn items_merged(&mut self, waiting: Waiting, stored: bool) {
+        match waiting {
+            Waiting::Peer { node, request } => {
+                self.respond(node, request, Response::Exchanged(Reply::Pushed { stored }));
+            }
+            Waiting::Exchange { exchange } => {
+                let running = self.sync.running.as_mut().filter(|running| running.id == exchange);
+                let Some(running) = running else { return };
+                running.exchange.merged(stored, self.storage.access());
+                self.exchange_pause();
+            }
+        }
+    }
+}
