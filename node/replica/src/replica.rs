@@ -230,13 +230,11 @@ impl<S: Storage> Replica<S> {
 
     /// Every other node that is known.
     pub fn members(&self) -> impl Iterator<Item = MemberStatus> {
-        self.membership
-            .members()
-            .map(|view| MemberStatus {
-                view: view.clone(),
-                latency: self.calls.latency(view.node.id),
-                last_full_sync_unix_ms: self.sync.last_full(view.node.id),
-            })
+        self.membership.members().map(|view| MemberStatus {
+            view: view.clone(),
+            latency: self.calls.latency(view.node.id),
+            last_full_sync_unix_ms: self.sync.last_full(view.node.id),
+        })
     }
 
     /// What was done since the start.
@@ -255,7 +253,7 @@ impl<S: Storage> Replica<S> {
 
     /// How far the log is synced: grows over the disk's whole life, and never by a crash goes back.
     pub(crate) fn synced_position(&self) -> u64 {
-        0
+        self.storage.access().synced_position()
     }
 
     pub(crate) fn next_number(&mut self) -> u64 {

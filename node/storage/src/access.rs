@@ -4,6 +4,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use quorate_core::antientropy::{self, FANOUT, Prefix};
@@ -145,6 +146,12 @@ impl Access {
     /// Says how many partitions the ring has, which the trees depend on. The first answer counts.
     pub fn set_partitions(&self, partitions: PartitionCount) {
         self.0.index.set_partitions(partitions);
+    }
+
+    /// How far the log is synced: grows over the disk's whole life, and what lies before it survives every crash. A disk
+    /// whose log reaches less far than it once did went back in time.
+    pub fn synced_position(&self) -> u64 {
+        self.0.synced_position.load(Ordering::Acquire)
     }
 
     /// What a partition takes.

@@ -6,6 +6,7 @@
 use std::io;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use quorate_core::causality::{Actor, DotMaker};
@@ -60,7 +61,7 @@ impl Engine {
             io::ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::Io { action: "locking the directory".into(), source },
         })?;
-        let Recovered { index, segments, report, lost_through, next, previous_end, newest } =
+        let Recovered { index, segments, report, lost_through, next, previous_end, newest, position } =
             recover(&*disk, actor.node)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_writes_max, options.queue_bytes_max),
@@ -74,6 +75,7 @@ impl Engine {
             status: Status::default(),
             background: Background::default(),
             lost_through,
+            synced_position: AtomicU64::new(position),
             segments_lost: report.quarantined.len(),
         });
         if let Some(partitions) = shared.options.partitions {

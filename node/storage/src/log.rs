@@ -200,6 +200,7 @@ impl Log {
                 observer.synced(self.last_sync.saturating_sub(begin));
             }
             active.synced = group.end;
+            self.shared.synced(&active.segment, active.synced);
         }
         let at = std::mem::replace(&mut active.end, group.end);
         active.previous = group.checksum;
@@ -233,6 +234,7 @@ impl Log {
         match active.segment.file.sync() {
             Ok(()) => {
                 active.synced = active.end;
+                self.shared.synced(&active.segment, active.synced);
                 self.last_sync = self.shared.disk.now();
                 if let Some(observer) = &self.shared.options.observer {
                     observer.synced(self.last_sync.saturating_sub(begin));

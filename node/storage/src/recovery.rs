@@ -21,7 +21,8 @@ use crate::format::{
 };
 use crate::index::Index;
 use crate::segment::{
-    Ending, LOG_SUFFIX, QUARANTINED_SUFFIX, Range, Scan, Segment, Segments, UNFINISHED_SUFFIX, read_prefix,
+    Ending, LOG_SUFFIX, QUARANTINED_SUFFIX, Range, Scan, Segment, Segments, UNFINISHED_SUFFIX, position,
+    read_prefix,
 };
 use crate::spare::remove;
 
@@ -62,6 +63,8 @@ pub(crate) struct Recovered {
     pub(crate) next: u64,
     /// Where the newest segment ends; 0 when that is not known.
     pub(crate) previous_end: u64,
+    /// How far the log reaches; see [`crate::Access::synced_position`].
+    pub(crate) position: u64,
     /// The newest segment.
     pub(crate) newest: Option<Arc<Segment>>,
 }
@@ -82,6 +85,7 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenEr
             lost_through: 0,
             next: 1,
             previous_end: 0,
+            position: 0,
             newest: None,
         },
     };
@@ -90,6 +94,12 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenEr
     if recovered.newest.as_ref().is_none_or(|newest| newest.range.last + 1 != recovered.next) {
         (recovered.newest, recovered.previous_end) = (None, 0); // What comes before the next segment is lost.
     }
+    let end = match &recovered.newest {
+        Some(newest) if newest.range.first == newest.range.last => recovered.previous_end,
+        // Merged or lost to rot: how far it reached is not known, and must not look like less than it was.
+        _ => u64::from(u32::MAX),
+    };
+    recovered.position = position(recovered.next - 1, end);
     recovered.report.keys = recovered.index.keys();
     recovered.report.segments = recovered.segments.in_order().len();
     Ok(recovered)

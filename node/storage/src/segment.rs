@@ -29,6 +29,11 @@ pub(crate) struct Range {
     pub(crate) last: u64,
 }
 
+/// A place in a log, as one number: later is greater.
+pub(crate) fn position(segment: u64, end: u64) -> u64 {
+    segment << 32 | end
+}
+
 impl Range {
     pub(crate) fn name(self, suffix: &str) -> String {
         format!("{:016x}-{:016x}{suffix}", self.first, self.last)

@@ -1,6 +1,7 @@
 //! What the store's threads and its callers have in common.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::format::{self, FLAG_INCOMPLETE, Record};
 use crate::index::Index;
 use crate::options::Options;
 use crate::queue::Queue;
-use crate::segment::{Segment, Segments};
+use crate::segment::{Segment, Segments, position};
 use crate::spare::{Names, Spares};
 use crate::sync::lock;
 
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) background: Background,
     /// The newest segment that was lost to rot; 0 when none was. What is older may be outdated.
     pub(crate) lost_through: u64,
+    /// See [`crate::Access::synced_position`].
+    pub(crate) synced_position: AtomicU64,
     /// How many segments were lost to rot.
     pub(crate) segments_lost: usize,
 }
@@ -66,6 +69,11 @@ fn whole_record(bytes: &[u8], partition: Partition) -> Option<Record<'_>> {
 }
 
 impl Shared {
+    /// Takes note that a segment is synced up to here.
+    pub(crate) fn synced(&self, segment: &Segment, end: u64) {
+        self.synced_position.fetch_max(position(segment.range.last, end), Ordering::Release);
+    }
+
     pub(crate) fn lost_something(&self) -> bool {
         self.lost_through > 0
     }

@@ -316,3 +316,22 @@ fn a_full_real_disk_is_told_by_the_reserve() {
     assert!(matches!(answer, Err(WriteError::Full { .. })), "{answer:?}");
     assert_eq!(store.usage().state, State::Full);
 }
+
+#[test]
+fn what_was_synced_is_reached_again_after_a_crash_and_not_by_an_old_copy() {
+    let disk = simulated();
+    let store = open(disk.attach(), 1, small());
+    put(&store, "a", b"1").unwrap();
+    let (backup, synced_then) = (disk.backup(), store.synced_position());
+    put(&store, "b", b"2").unwrap();
+    let synced = store.synced_position();
+    assert!(synced > synced_then);
+    disk.crash(7);
+    drop(store);
+    let store = open(disk.attach(), 2, small());
+    assert!(store.synced_position() >= synced);
+    drop(store);
+    disk.restore(&backup);
+    let restored = open(disk.attach(), 3, small()).synced_position();
+    assert!((synced_then..synced).contains(&restored), "{synced_then} {restored} {synced}");
+}
