@@ -10,6 +10,7 @@
 
 pub mod antientropy;
 pub mod causality;
+pub mod collection;
 pub mod id;
 pub mod limits;
 pub mod membership;

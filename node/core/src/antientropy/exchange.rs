@@ -9,6 +9,7 @@ use super::message::{Items, Refused, Reply, Request};
 use super::parcel::Parcel;
 use super::walk::{Need, Walk};
 use crate::limits::PARTITIONS_MAX;
+use crate::planted::{self, Bug};
 use crate::ring::{Partition, PartitionCount};
 
 /// How often one step is asked before the exchange ends.
@@ -167,7 +168,7 @@ impl Exchange {
             return Err(Refused::Answer { why: "roots of other partitions than those asked for" });
         }
         for (partition, root) in std::mem::take(&mut self.roots).into_iter().zip(theirs) {
-            if view.root(partition) == root {
+            if view.root(partition) == root || planted::is(Bug::SkipExchange) {
                 let report = Report { partition, synced: true, differing: 0, pulled: 0, pushed: 0 };
                 self.reports.push_back(report);
             } else {
