@@ -70,6 +70,15 @@ impl Helm {
             .is_ok_and(|status| status["info"]["status"] == "deployed")
     }
 
+    /// Removes a release, and waits until what it made is gone.
+    ///
+    /// # Errors
+    /// When there is none, or something does not go.
+    pub fn uninstall(&self, name: &str, namespace: &str) -> Result<(), Error> {
+        let arguments = ["uninstall", name, "--namespace", namespace, "--wait", "--timeout", INSTALL_TIMEOUT];
+        run(&mut self.command(&arguments)).map(drop)
+    }
+
     /// Runs the chart's own tests.
     ///
     /// # Errors

@@ -74,6 +74,11 @@ pub fn cluster_of(context: &str) -> Option<&str> {
     context.strip_prefix(CONTEXT_PREFIX)
 }
 
+/// Whether a context is that of the cluster that [`up`] makes and [`down`] removes.
+pub fn is_ours(context: &str) -> bool {
+    cluster_of(context) == Some(NAME)
+}
+
 /// Gives an image archive to every node of a cluster.
 ///
 /// # Errors

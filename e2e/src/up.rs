@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::debian::is_on_path;
 use crate::error::{Doing, Error, ensure};
+use crate::kind;
 use crate::product;
 use crate::progress::Progress;
 use crate::run::wait_until;
@@ -75,16 +76,16 @@ pub fn how_to_go_on(target: &Target, url: Option<&str>) -> String {
     say(&format!("  curl -X PUT --data-binary 'good morning' {url}/v1/kv/greeting"));
     say(&format!("  curl {url}/v1/kv/greeting"));
     match target {
-        Target::BuiltIn(_) => {
-            say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
-            say("  cargo xtask down     # removes all of it");
-        }
-        Target::Context(name) => {
+        Target::Context(name) if !kind::is_ours(name) => {
             say(&format!("  cargo xtask e2e --context {name}      # the end-to-end tests, on this cluster"));
             say(&format!(
                 "  {kubectl} delete kvcluster {}         # removes the store, and its volumes",
                 DEMO.1
             ));
+        }
+        _ => {
+            say("  cargo xtask e2e      # the end-to-end tests, on this cluster");
+            say("  cargo xtask down     # removes all of it");
         }
     }
     text

