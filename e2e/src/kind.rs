@@ -27,9 +27,9 @@ nodes:
   labels: {topology.kubernetes.io/zone: zone-c, topology.kubernetes.io/region: r1}
 ";
 
-/// Whether it is installed and the Docker that it needs answers.
+/// Whether it is installed, kubectl too, and the Docker that it needs answers.
 pub fn is_usable() -> bool {
-    is_on_path("kind") && succeeds(Command::new("docker").arg("info"))
+    is_on_path("kind") && is_on_path("kubectl") && succeeds(Command::new("docker").arg("info"))
 }
 
 /// Makes our cluster when there is none, and says its context.

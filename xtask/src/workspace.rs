@@ -1,11 +1,14 @@
 //! Where things are: the checkout, its build folder, and the cache of tools outside of both.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+
+/// Where Debian keeps the programs of root. A shell of `su` has not got them in its PATH, and dpkg refuses without.
+const SYSTEM_FOLDERS: &[&str] = &["/usr/sbin", "/sbin"];
 
 /// The checkout, as `cargo metadata` describes it.
 pub(crate) struct Workspace {
@@ -62,9 +65,22 @@ impl Workspace {
     /// A program, to be run in the checkout.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        command.current_dir(&self.root);
+        command.current_dir(&self.root).env("PATH", path());
         command
     }
+}
+
+/// The PATH, with the system's folders at the end where they are missing.
+fn path() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    for folder in SYSTEM_FOLDERS.iter().map(PathBuf::from) {
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    // Joining fails for a folder with a colon in its name alone, and none of these has come through a split with one.
+    std::env::join_paths(folders).unwrap_or(path)
 }
 
 /// The cargo that runs this, or the one of the PATH.
