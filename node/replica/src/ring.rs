@@ -1,5 +1,6 @@
 //! Which epoch is served by. An epoch is on the disk before it is used, and one number is one epoch (INV-EPOCH).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,11 +27,13 @@ pub(crate) struct Ring {
     adopting: Option<Adopting>,
     /// Whether a peer was asked for its epoch.
     fetching: bool,
+    /// Of the current epoch, as far as they were needed: choosing them looks at every member.
+    fallbacks: BTreeMap<Partition, Arc<[NodeId]>>,
 }
 
 impl Ring {
     pub(crate) fn new(cluster: ClusterId, current: Option<Arc<Epoch>>) -> Self {
-        Self { cluster, current, adopting: None, fetching: false }
+        Self { cluster, current, adopting: None, fetching: false, fallbacks: BTreeMap::new() }
     }
 
     pub(crate) fn current(&self) -> Option<&Arc<Epoch>> {
@@ -39,6 +42,16 @@ impl Ring {
 
     pub(crate) fn number(&self) -> u64 {
         self.current.as_ref().map_or(0, |epoch| epoch.number())
+    }
+
+    /// Who stands in for the owners of a partition: as many as there are owners.
+    pub(crate) fn fallbacks(&mut self, partition: Partition) -> Arc<[NodeId]> {
+        let Some(epoch) = &self.current else { return Arc::default() };
+        let choose = || {
+            let factor = usize::from(epoch.replication().factor);
+            epoch.fallbacks(partition, factor).iter().map(|member| member.id).collect()
+        };
+        self.fallbacks.entry(partition).or_insert_with(choose).clone()
     }
 
     /// Whether an epoch is newer than the one that is held.
@@ -143,6 +156,7 @@ impl<S: Storage> Replica<S> {
 
     /// What follows from the epoch that was just read or adopted.
     pub(crate) fn epoch_changed(&mut self) {
+        self.ring.fallbacks.clear();
         self.forget_removed();
         self.begin_claim();
         self.plan_exchanges();

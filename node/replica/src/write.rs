@@ -100,13 +100,12 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Refuses before anything is written when too few can be reached: *not written* beats *indeterminate*.
-    fn expect_reachable(&self, epoch: &Epoch, partition: Partition, needed: u8) -> Result<(), Refusal> {
+    fn expect_reachable(&mut self, epoch: &Epoch, partition: Partition, needed: u8) -> Result<(), Refusal> {
         let up = epoch.owners(partition).filter(|owner| self.is_up(owner.id)).count() as u8;
-        let factor = usize::from(epoch.replication().factor);
         let stand_ins = match self.config.kind {
             QuorumKind::Sloppy if up < needed => {
-                let fallbacks = epoch.fallbacks(partition, factor);
-                fallbacks.iter().filter(|fallback| self.is_up(fallback.id)).count() as u8
+                let fallbacks = self.ring.fallbacks(partition);
+                fallbacks.iter().filter(|fallback| self.is_up(**fallback)).count() as u8
             }
             _ => 0,
         };
@@ -167,8 +166,7 @@ impl<S: Storage> Replica<S> {
         let Stage::Spreading { quorum, set, .. } = &mut op.stage else { return };
         let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
         let position = owners.iter().position(|owner| *owner == target).unwrap_or(0);
-        let fallbacks: Vec<NodeId> =
-            op.epoch.fallbacks(op.partition, owners.len()).iter().map(|member| member.id).collect();
+        let fallbacks = self.ring.fallbacks(op.partition);
         let (epoch, key, set, sent) = (op.epoch.number(), op.key.clone(), set.clone(), op.sent);
         let mut up = fallbacks.iter().copied().cycle().skip(position).take(fallbacks.len());
         // Owners that are away together have different fallbacks, as far as there are.
