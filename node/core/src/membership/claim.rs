@@ -3,6 +3,7 @@
 //! Claims about one node are totally ordered, and the greater one stands: so nodes that have heard the same
 //! claims, in whatever order and however often, agree (the merge is commutative, associative, idempotent).
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -91,13 +92,16 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Whether this claim stands against another one about the same node. The node's description decides
-    /// last: it differs only where two processes run on copies of one disk.
-    pub fn beats(&self, other: &Self) -> bool {
-        self.rank() > other.rank()
+    /// Which of this claim and another one about the same node stands: the greater. The node's description
+    /// decides last: it differs only where two processes run on copies of one disk.
+    pub(super) fn compare(&self, incarnation: Incarnation, state: State, node: &Arc<NodeInfo>) -> Ordering {
+        let words = (self.incarnation, self.state).cmp(&(incarnation, state));
+        // Most claims that are heard are known already, and come from one description.
+        words.then_with(|| if Arc::ptr_eq(&self.node, node) { Ordering::Equal } else { self.node.cmp(node) })
     }
 
-    fn rank(&self) -> (Incarnation, State, &NodeInfo) {
-        (self.incarnation, self.state, &self.node)
+    /// Whether this claim stands against another one about the same node.
+    pub fn beats(&self, other: &Self) -> bool {
+        self.compare(other.incarnation, other.state, &other.node).is_gt()
     }
 }

@@ -34,6 +34,10 @@ impl News {
         self.told.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.told.len()
+    }
+
     /// Up to `most` nodes to tell about, in a cluster of `nodes`.
     pub(super) fn take(&mut self, most: usize, nodes: usize) -> Vec<NodeId> {
         let tellings = TELLINGS_PER_DIGIT * (nodes.max(1).ilog10() + 1);

@@ -28,14 +28,15 @@ pub struct Message {
 pub(super) enum Body {
     /// "Are you there?", to a node and not to whoever has its address by now.
     Ping { sequence: u64, target: NodeId },
-    /// "`target` answered": itself, or through a helper.
-    Ack { sequence: u64, target: NodeId },
+    /// "`target` answered": itself, with its time of day when it knows it; or through a helper, whose answer
+    /// takes too many ways to compare clocks by.
+    Ack { sequence: u64, target: NodeId, unix_ms: Option<u64> },
     /// "You have reached another node": the sender. The one that was meant does not answer here.
     NotMe { target: NodeId },
     /// "Ping this node for me."
     PingFor { sequence: u64, target: NodeId, address: String },
-    /// "I pinged it for you, and it did not answer": so at least the asker's own line is fine.
-    Nack { sequence: u64 },
+    /// "I pinged `target` for you, and it did not answer": so at least the asker's own line is fine.
+    Nack { sequence: u64, target: NodeId },
     /// Nothing but the news that ride along.
     Gossip,
     /// "This is all I know; tell me all that you know."

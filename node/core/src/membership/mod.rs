@@ -7,7 +7,8 @@
 //! The shell carries messages and time: it calls [`Membership::handle`] with what arrives and
 //! [`Membership::tick`] when [`Membership::next_tick`] says so, and does the [`Action`]s that come back.
 //! Messages may be lost, doubled, reordered. `now` is the time since any fixed moment, on a clock that never
-//! goes back; it is nobody else's business, nodes do not compare times.
+//! goes back; it is nobody else's business. Times of day are compared to report clocks that are wrong, and
+//! decide nothing.
 //!
 //! Invariants: a node is its [`NodeId`], never a name or an address. Only a node itself raises its
 //! incarnation, so no claim about it outlives its word. The table, the news, the seeds and each message are
@@ -53,6 +54,8 @@ const SEEDS_INTERVAL_MIN: Duration = Duration::from_millis(250);
 const HELPERS_MAX: usize = 3;
 /// Nodes that hear the news of one round.
 const GOSSIP_FANOUT: usize = 3;
+/// Exchanges in a row that teach nothing until a node that is flooded with news believes that it knows all.
+const IDLE_EXCHANGES_MAX: u32 = 3;
 /// Nodes that a leaving node tells by itself.
 const FAREWELLS_MAX: usize = 32;
 /// Forgotten nodes that are remembered as such; the oldest are let go.
@@ -95,6 +98,10 @@ pub struct Membership {
     probe: Option<Probe>,
     relays: Relays,
     sequence: u64,
+    /// Exchanges that this node began since it last learned anything.
+    idle_exchanges: u32,
+    /// The time of day, when the shell tells it.
+    unix_ms: Option<u64>,
     seeds: Vec<String>,
     seeds_interval: Duration,
     due: Due,
@@ -131,6 +138,8 @@ impl Membership {
             probe: None,
             relays: Relays::default(),
             sequence: 0,
+            idle_exchanges: 0,
+            unix_ms: None,
             seeds: Vec::new(),
             seeds_interval: SEEDS_INTERVAL_MIN,
             due: Due { probe: now, gossip: now, exchange: now, revive: now, seeds: now },
@@ -149,6 +158,13 @@ impl Membership {
         self.due.seeds = now;
     }
 
+    /// Tells the time of day, Unix milliseconds by this node's own clock; to be said before each
+    /// [`Membership::handle`]. Nothing is decided by it: it is told to those who probe, who find out how far the
+    /// clocks are apart.
+    pub fn time_of_day(&mut self, unix_ms: u64) {
+        self.unix_ms = Some(unix_ms);
+    }
+
     /// Takes in a message.
     pub fn handle(
         &mut self,
@@ -162,7 +178,7 @@ impl Membership {
         if self.forgotten.contains(sender.id) {
             return Ok(Vec::new());
         }
-        let contradicted = self.table.get(sender.id).is_some_and(|known| known.claim().beats(&from));
+        let unaware = self.unaware_of(&from, &gossip);
         self.absorb(from, now, dice);
         // A seed's address may be our own: that message has nothing more to say.
         if sender.id == self.me.node.id {
@@ -171,9 +187,7 @@ impl Membership {
         for claim in gossip {
             self.absorb(claim, now, dice);
         }
-        if contradicted {
-            self.tell_its_own(&sender);
-        }
+        self.correct(&sender, &unaware);
         self.answer(&sender, body, now, dice);
         Ok(self.take_actions())
     }
@@ -249,6 +263,12 @@ impl Membership {
         self.table.get(id)
     }
 
+    /// How far a node's clock is ahead of this node's, in milliseconds; negative when it is behind. As of the
+    /// last probe that it answered, give or take half of that probe's round trip; none before.
+    pub fn skew(&self, id: NodeId) -> Option<i64> {
+        self.get(id)?.skew_ms
+    }
+
     /// How slow this node finds itself: 0 (fine) to 8. A lasting score above 0 means a starved process or a
     /// bad network.
     pub fn slowness(&self) -> u32 {
@@ -270,6 +290,7 @@ impl Membership {
             Outcome::Ignored => {}
             Outcome::Repeated => self.confirm(id, by),
             Outcome::Stands { visible } => {
+                self.idle_exchanges = 0;
                 self.news.add(id);
                 self.suspicions.remove(&id);
                 match claim.state {
@@ -359,7 +380,8 @@ impl Membership {
     fn answer(&mut self, sender: &NodeInfo, body: Body, now: Duration, dice: Dice<'_>) {
         match body {
             Body::Ping { sequence, target } if target == self.me.node.id => {
-                self.send(Peer::of(sender), Body::Ack { sequence, target });
+                let unix_ms = self.unix_ms;
+                self.send(Peer::of(sender), Body::Ack { sequence, target, unix_ms });
             }
             Body::Ping { target, .. } => self.send(Peer::of(sender), Body::NotMe { target }),
             Body::Exchange { claims } => {
@@ -376,8 +398,13 @@ impl Membership {
                     self.send(Peer { id: Some(target), address }, Body::Ping { sequence, target });
                 }
             }
-            Body::Ack { sequence, target } => self.acknowledged(sequence, target),
-            Body::Nack { sequence } => {
+            Body::Ack { sequence, target, unix_ms } => {
+                if let Some(theirs) = unix_ms {
+                    self.compare_clocks(sequence, target, theirs, now);
+                }
+                self.acknowledged(sequence, target);
+            }
+            Body::Nack { sequence, .. } => {
                 if let Some(probe) = self.probe.as_mut().filter(|probe| probe.sequence == sequence) {
                     probe.nacks_awaited = probe.nacks_awaited.saturating_sub(1);
                 }
@@ -385,6 +412,16 @@ impl Membership {
             // The sender has said who it is; the one that was meant has not answered.
             Body::NotMe { .. } | Body::Gossip => {}
         }
+    }
+
+    /// The answer was written half a round trip ago, give or take as much (Cristian, "Probabilistic clock
+    /// synchronization", 1989).
+    fn compare_clocks(&mut self, sequence: u64, target: NodeId, theirs_unix_ms: u64, now: Duration) {
+        let probe = self.probe.as_ref().filter(|probe| probe.sequence == sequence && probe.target == target);
+        let (Some(probe), Some(ours)) = (probe, self.unix_ms) else { return };
+        let on_its_way_ms = now.saturating_sub(probe.sent).as_millis() as u64 / 2;
+        let then_unix_ms = ours.saturating_sub(on_its_way_ms);
+        self.table.compared(target, signed_difference(theirs_unix_ms, then_unix_ms));
     }
 
     fn acknowledged(&mut self, sequence: u64, target: NodeId) {
@@ -396,13 +433,13 @@ impl Membership {
             }
         }
         if let Some(relay) = self.relays.close(sequence, target) {
-            self.send(relay.asker, Body::Ack { sequence: relay.sequence, target });
+            self.send(relay.asker, Body::Ack { sequence: relay.sequence, target, unix_ms: None });
         }
     }
 
     fn end_relays(&mut self, now: Duration) {
-        for Relay { asker, sequence, .. } in self.relays.expired(now) {
-            self.send(asker, Body::Nack { sequence });
+        for Relay { asker, sequence, target, .. } in self.relays.expired(now) {
+            self.send(asker, Body::Nack { sequence, target });
         }
     }
 
@@ -447,7 +484,7 @@ impl Membership {
         let (peer, target, incarnation) = (Peer::of(&member.node), member.node.id, member.incarnation);
         let sequence = self.next_sequence();
         let helpers_due = Some(now + self.health.stretch(self.config.probe_timeout));
-        self.probe = Some(Probe { target, incarnation, sequence, helpers_due, nacks_awaited: 0 });
+        self.probe = Some(Probe { target, incarnation, sequence, sent: now, helpers_due, nacks_awaited: 0 });
         self.send(peer, Body::Ping { sequence, target });
     }
 
@@ -456,9 +493,14 @@ impl Membership {
         // Helpers that were silent too speak against this node; without helpers nobody knows whose fault it
         // is.
         self.health.worse(if alone { 1 } else { probe.nacks_awaited });
-        if self.table.get(probe.target).is_some_and(|known| known.state.is_live()) {
-            self.accuse(probe.target, probe.incarnation, State::Suspect, now, dice);
+        match self.table.get(probe.target).map(|known| known.state) {
+            // Soon again, and every second time others: this node may be the only one that missed the
+            // refutation, and its answer is the surest way to hear it.
+            Some(State::Suspect) => self.turns.repeat(probe.target),
+            Some(State::Up) => {}
+            Some(State::Down | State::Left) | None => return,
         }
+        self.accuse(probe.target, probe.incarnation, State::Suspect, now, dice);
     }
 }
 
@@ -469,6 +511,11 @@ impl Membership {
             return;
         }
         self.due.gossip = now + self.config.gossip_interval;
+        // More news than fit into a message, as when a large cluster starts at once: whole views carry them
+        // all, and as long as they teach anything there may be more to learn.
+        if self.news.len() > GOSSIP_CLAIMS_MAX && self.idle_exchanges < IDLE_EXCHANGES_MAX {
+            self.due.exchange = self.due.exchange.min(now);
+        }
         for peer in self.some_live(GOSSIP_FANOUT, None, dice) {
             self.send(peer, Body::Gossip);
         }
@@ -485,6 +532,7 @@ impl Membership {
             self.due.exchange = now + self.config.probe_interval;
             return;
         }
+        self.idle_exchanges = self.idle_exchanges.saturating_add(1);
         let interval = self.config.exchange_interval(self.live_count());
         // Spread out, so that nodes that started together do not exchange together.
         self.due.exchange = now + interval / 2 + interval * ((dice() % 1000) as u32) / 1000;
@@ -524,11 +572,25 @@ impl Membership {
         self.send(peer, Body::Exchange { claims });
     }
 
-    /// Tells a node what is said about it and what it does not seem to know, so that it can refute.
-    fn tell_its_own(&mut self, node: &NodeInfo) {
-        let gossip = self.table.get(node.id).map(MemberView::claim).into_iter().collect();
-        let message = Message { from: self.me.clone(), gossip, body: Body::Gossip };
-        self.actions.push(Action::Send { to: Peer::of(node), message });
+    /// Whom the sender speaks about without knowing what is known here: about itself, which it can refute; and
+    /// about those that it accuses although they live. News are told a few times only, so one node may miss a
+    /// refutation; its own accusation, once told, brings it the word.
+    fn unaware_of(&self, sender: &Claim, gossip: &[Claim]) -> Vec<NodeId> {
+        let better = |claim: &Claim| self.get(claim.node.id).filter(|known| known.claim().beats(claim));
+        let itself = better(sender).into_iter();
+        let accused = gossip.iter().filter(|claim| matches!(claim.state, State::Suspect | State::Down));
+        let alive = accused.filter_map(better).filter(|known| known.state.is_live());
+        itself.chain(alive).map(|known| known.node.id).collect()
+    }
+
+    /// Tells a node what is known about others of which it spoke without knowing it.
+    fn correct(&mut self, node: &NodeInfo, about: &[NodeId]) {
+        let known = about.iter().filter_map(|id| self.table.get(*id)).map(MemberView::claim);
+        let gossip: Vec<Claim> = known.take(GOSSIP_CLAIMS_MAX).collect();
+        if !gossip.is_empty() {
+            let message = Message { from: self.me.clone(), gossip, body: Body::Gossip };
+            self.actions.push(Action::Send { to: Peer::of(node), message });
+        }
     }
 
     fn view(&self) -> Vec<Claim> {
@@ -544,13 +606,15 @@ impl Membership {
     }
 
     /// What is said against the receiver, so that it can refute; what is known about the node that the
-    /// message is about, so that a helper carries an accusation to the suspect and its refutation back; and
-    /// the news.
+    /// message is about, so that a helper carries an accusation to the suspect and its refutation back, whether
+    /// it has just reached the suspect or knows better from before; and the news.
     fn news_for(&mut self, receiver: Option<NodeId>, body: &Body) -> Vec<Claim> {
         let known = |id| self.table.get(id).map(MemberView::claim);
         let accusation = receiver.and_then(known).filter(|claim| claim.state != State::Up);
         let subject = match body {
-            Body::Ack { target, .. } | Body::PingFor { target, .. } => known(*target),
+            Body::Ack { target, .. } | Body::Nack { target, .. } | Body::PingFor { target, .. } => {
+                known(*target)
+            }
             _ => None,
         };
         let mut claims: Vec<Claim> = accusation.into_iter().chain(subject).collect();
@@ -569,7 +633,7 @@ impl Membership {
 
     /// Nodes that take part, this one included.
     fn live_count(&self) -> usize {
-        self.table.live().count() + 1
+        self.table.live_count() + 1
     }
 
     fn next_sequence(&mut self) -> u64 {
@@ -586,6 +650,12 @@ impl Peer {
     fn of(node: &NodeInfo) -> Self {
         Self { id: Some(node.id), address: node.address.clone() }
     }
+}
+
+/// `a - b`, or as near to it as 64 bits allow.
+fn signed_difference(a: u64, b: u64) -> i64 {
+    let size = i64::try_from(a.abs_diff(b)).unwrap_or(i64::MAX);
+    if a >= b { size } else { -size }
 }
 
 /// The nodes that were dropped for good, oldest first.

@@ -1,6 +1,6 @@
 //! Whose turn it is to be probed, the probe that is under way, and the probes made for others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::claim::Incarnation;
@@ -17,6 +17,7 @@ pub(super) struct Probe {
     /// The life that is probed: a later one is not suspected for it.
     pub(super) incarnation: Incarnation,
     pub(super) sequence: u64,
+    pub(super) sent: Duration,
     /// When helpers are asked; none once they are.
     pub(super) helpers_due: Option<Duration>,
     /// Helpers that answer in any case.
@@ -29,6 +30,8 @@ pub(super) struct Probe {
 pub(super) struct Turns {
     /// Those to come in this round, the next one last; at most one more than [`KNOWN_MAX`].
     coming: Vec<NodeId>,
+    /// The same, to find.
+    listed: BTreeSet<NodeId>,
 }
 
 impl Turns {
@@ -39,27 +42,45 @@ impl Turns {
         is_live: impl Fn(NodeId) -> bool,
         dice: Dice<'_>,
     ) -> Option<NodeId> {
-        while let Some(id) = self.coming.pop() {
+        while let Some(id) = self.pop() {
             if is_live(id) {
                 return Some(id);
             }
         }
         self.coming = live();
         shuffle(&mut self.coming, usize::MAX, dice);
-        self.coming.pop()
+        self.listed = self.coming.iter().copied().collect();
+        self.pop()
     }
 
     /// This node is next.
     pub(super) fn hasten(&mut self, id: NodeId) {
-        self.coming.retain(|other| *other != id);
-        self.coming.push(id);
+        self.put(id, self.coming.len());
+    }
+
+    /// This node comes after the next one.
+    pub(super) fn repeat(&mut self, id: NodeId) {
+        self.put(id, self.coming.len().saturating_sub(1));
     }
 
     /// A node that appears in the middle of a round.
     pub(super) fn insert(&mut self, id: NodeId, dice: Dice<'_>) {
-        if self.coming.len() < KNOWN_MAX && !self.coming.contains(&id) {
+        if self.coming.len() < KNOWN_MAX && self.listed.insert(id) {
             self.coming.insert(below(self.coming.len() + 1, dice), id);
         }
+    }
+
+    fn put(&mut self, id: NodeId, at: usize) {
+        if !self.listed.insert(id) {
+            self.coming.retain(|other| *other != id);
+        }
+        self.coming.insert(at.min(self.coming.len()), id);
+    }
+
+    fn pop(&mut self) -> Option<NodeId> {
+        let id = self.coming.pop()?;
+        self.listed.remove(&id);
+        Some(id)
     }
 }
 

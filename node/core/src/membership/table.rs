@@ -2,6 +2,7 @@
 //! left, then nodes that are down, longest first, make room for those that are up; without such, newcomers
 //! wait.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,10 @@ pub struct MemberView {
     pub state: State,
     /// Since when, in this node's time.
     pub since: Duration,
+    /// How often it was down and came back, as long as this node knows it.
+    pub flaps: u32,
+    /// How far its clock is ahead of this node's, in milliseconds: see [`super::Membership::skew`].
+    pub skew_ms: Option<i64>,
     /// Who said so last.
     pub(super) by: NodeId,
 }
@@ -44,6 +49,8 @@ pub(super) enum Outcome {
 #[derive(Default)]
 pub(super) struct Table {
     members: BTreeMap<NodeId, MemberView>,
+    /// How many of them take part: asked for with each message.
+    live: usize,
 }
 
 impl Table {
@@ -60,8 +67,15 @@ impl Table {
         self.iter().filter(|member| member.state.is_live())
     }
 
+    /// How many nodes take part.
+    pub(super) fn live_count(&self) -> usize {
+        self.live
+    }
+
     pub(super) fn remove(&mut self, id: NodeId) -> bool {
-        self.members.remove(&id).is_some()
+        let removed = self.members.remove(&id);
+        self.live -= usize::from(removed.as_ref().is_some_and(|member| member.state.is_live()));
+        removed.is_some()
     }
 
     pub(super) fn absorb(&mut self, claim: &Claim, now: Duration) -> Outcome {
@@ -69,14 +83,19 @@ impl Table {
         let Some(known) = self.members.get_mut(&id) else {
             return self.admit(claim, now);
         };
-        let standing = known.claim();
-        if !claim.beats(&standing) {
-            return if standing.beats(claim) { Outcome::Ignored } else { Outcome::Repeated };
+        match claim.compare(known.incarnation, known.state, &known.node) {
+            Ordering::Less => return Outcome::Ignored,
+            Ordering::Equal => return Outcome::Repeated,
+            Ordering::Greater => {}
         }
         let same_state = claim.state == known.state;
         let same_life = claim.incarnation.start == known.incarnation.start && claim.node == known.node;
         let since = if same_state && same_life { known.since } else { now };
-        *known = view(claim, since);
+        self.live += usize::from(claim.state.is_live());
+        self.live -= usize::from(known.state.is_live());
+        let flapped = known.state == State::Down && claim.state.is_live();
+        let flaps = known.flaps.saturating_add(flapped.into());
+        *known = MemberView { flaps, skew_ms: known.skew_ms, ..view(claim, since) };
         Outcome::Stands { visible: !(same_state && same_life) }
     }
 
@@ -87,11 +106,19 @@ impl Table {
         }
     }
 
+    /// The node's clock was compared with ours.
+    pub(super) fn compared(&mut self, id: NodeId, skew_ms: i64) {
+        if let Some(known) = self.members.get_mut(&id) {
+            known.skew_ms = Some(skew_ms);
+        }
+    }
+
     fn admit(&mut self, claim: &Claim, now: Duration) -> Outcome {
         if self.members.len() >= KNOWN_MAX && !(claim.state.is_live() && self.make_room()) {
             return Outcome::Ignored;
         }
         self.members.insert(claim.node.id, view(claim, now));
+        self.live += usize::from(claim.state.is_live());
         Outcome::Stands { visible: true }
     }
 
@@ -104,5 +131,5 @@ impl Table {
 
 fn view(claim: &Claim, since: Duration) -> MemberView {
     let Claim { node, incarnation, state, by } = claim.clone();
-    MemberView { node, incarnation, state, since, by }
+    MemberView { node, incarnation, state, since, flaps: 0, skew_ms: None, by }
 }

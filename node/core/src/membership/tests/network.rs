@@ -1,10 +1,13 @@
 //! A network of a few lines: seeded delays, losses and doubles, partitions, crashes, pauses; no threads, no
 //! clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use super::*;
+
+/// When the network begins.
+const BEGIN_UNIX_MS: u64 = 1_800_000_000_000;
 
 pub(super) const DETECT_AFTER: Duration = Duration::from_secs(5);
 
@@ -43,7 +46,16 @@ pub(super) struct Process {
     running: bool,
     /// Nodes of different sides do not reach each other.
     pub(super) side: u8,
+    /// How far its clock is ahead of the true time, negative when behind.
+    pub(super) clock_ms: i64,
     paused_until: Duration,
+}
+
+impl Process {
+    fn tell_time(&mut self, now: Duration) {
+        let true_unix_ms = BEGIN_UNIX_MS + now.as_millis() as u64;
+        self.membership.time_of_day(true_unix_ms.saturating_add_signed(self.clock_ms));
+    }
 }
 
 enum Event {
@@ -66,6 +78,8 @@ pub(super) struct Network {
     pub(super) sent: usize,
     dice: Box<dyn FnMut() -> u64>,
     events: BTreeMap<(Duration, usize), Event>,
+    /// The hosts that ever had an address.
+    hosts: HashMap<String, Vec<usize>>,
     next_event: usize,
 }
 
@@ -79,6 +93,7 @@ impl Network {
             sent: 0,
             dice: Box::new(dice(seed)),
             events: BTreeMap::new(),
+            hosts: HashMap::new(),
             next_event: 0,
         }
     }
@@ -103,9 +118,11 @@ impl Network {
             address,
             running: true,
             side: 0,
+            clock_ms: 0,
             paused_until: Duration::ZERO,
         });
         let host = self.processes.len() - 1;
+        self.hosts.entry(self.processes[host].address.clone()).or_default().push(host);
         self.push(self.now, Event::Tick { host });
         host
     }
@@ -191,20 +208,25 @@ impl Network {
                     let later = process.paused_until + ms(1);
                     return self.push(later, Event::Tick { host });
                 }
+                process.tell_time(self.now);
                 let actions = process.membership.tick(self.now, &mut *self.dice);
                 let next = process.membership.next_tick().max(self.now + ms(1));
                 self.push(next, Event::Tick { host });
                 self.perform(host, actions);
             }
             Event::Deliver { side, address, message } => {
-                let found =
-                    self.processes.iter().rposition(|p| p.running && p.address == address && p.side == side);
-                let Some(host) = found else { return };
+                let reached = |&&host: &&usize| {
+                    let process = &self.processes[host];
+                    process.running && process.side == side
+                };
+                let hosts = self.hosts.get(&address).into_iter().flatten();
+                let Some(&host) = hosts.rev().find(reached) else { return };
                 let process = &mut self.processes[host];
                 if process.paused_until > self.now {
                     let later = process.paused_until;
                     return self.push(later, Event::Deliver { side, address, message });
                 }
+                process.tell_time(self.now);
                 let actions = process.membership.handle(message, self.now, &mut *self.dice).unwrap();
                 self.perform(host, actions);
             }
