@@ -95,6 +95,16 @@ impl Entry {
         Self::new(segment.slot, offset, length, VersionSet::digest_of(record.set), dead_from)
     }
 
+    /// From what a catalogue says.
+    pub(crate) fn from_words(segment: u32, offset: u32, length: u32, digest: u64, dead_from: u32) -> Self {
+        Self::new(segment, offset, length & LENGTH_MASK, digest, DeadFrom(dead_from))
+    }
+
+    /// For a catalogue.
+    pub(crate) fn dead_from_word(self) -> u32 {
+        self.dead_from.0
+    }
+
     /// The entry of a key that was removed.
     pub(crate) fn removal(segment: u32, offset: u32, length: u32) -> Self {
         Self::new(segment, offset, length, 0, DeadFrom::REMOVED)
@@ -135,7 +145,7 @@ impl Entry {
 
     /// This one, written after another one of the same key.
     pub(crate) fn after(self, old: Self) -> Self {
-        self.with_older(old.older() + 1)
+        self.with_older(self.older() + old.older() + 1)
     }
 
     /// One of the older records is gone.

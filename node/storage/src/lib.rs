@@ -9,7 +9,7 @@
 //! same engine driven by threads of its own.
 //!
 //! One idea a file: `engine`, `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
-//! `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
+//! `catalogue` (a start without reading it all), `entry` and `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
 //! `recovery`. [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
 //!
 //! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
@@ -17,6 +17,7 @@
 
 mod access;
 mod batch;
+mod catalogue;
 mod commit;
 pub mod disk;
 mod engine;

@@ -16,6 +16,7 @@ use quorate_core::NodeId;
 use quorate_core::ring::key_hash;
 
 use crate::batch::Batch;
+use crate::catalogue::{self, CATALOGUE_SUFFIX};
 use crate::disk::File;
 use crate::engine::Step;
 use crate::entry::{Dropped, Entry, KeyOf};
@@ -75,16 +76,41 @@ impl Merger {
         }
     }
 
-    /// Goes on with a merge, or begins one if one is worth it.
+    /// Writes a catalogue, goes on with a merge, or begins one if one is worth it.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
+        let begin = self.shared.disk.now();
+        let step = if self.merge.is_none() && self.catalogue_one()? { true } else { self.merge_some()? };
+        if !step {
+            return Ok(Step::Idle);
+        }
+        let factor = if self.shared.queue.is_busy() { PAUSE_WHEN_BUSY } else { PAUSE_WHEN_QUIET };
+        Ok(Step::Done { pause: self.shared.disk.now().saturating_sub(begin) * factor })
+    }
+
+    /// Writes the catalogue of a segment that was sealed and has none. Says whether there was one.
+    fn catalogue_one(&self) -> io::Result<bool> {
+        let Shared { disk, names, segments, .. } = &*self.shared;
+        let in_order = segments.in_order();
+        let Some(segment) = in_order.iter().find(|segment| segment.wants_catalogue()) else {
+            return Ok(false);
+        };
+        // Whatever becomes of it: a start can do without, and it is not tried over and over.
+        segment.catalogued.store(true, Ordering::Relaxed);
+        if !catalogue::write(&**disk, names, segment)? {
+            segment.give_up();
+        }
+        Ok(true)
+    }
+
+    /// Goes on with a merge, or begins one. Says whether there was anything to do.
+    fn merge_some(&mut self) -> io::Result<bool> {
         let mut merge = match self.merge.take() {
             Some(merge) => merge,
             None => match self.begin()? {
                 Some(merge) => merge,
-                None => return Ok(Step::Idle),
+                None => return Ok(false),
             },
         };
-        let begin = self.shared.disk.now();
         match merge.fill(&self.shared).and_then(|filled| self.go_on(&mut merge, filled)) {
             Ok(true) => self.merge = Some(merge),
             Ok(false) => {}
@@ -93,8 +119,7 @@ impl Merger {
                 return Err(error);
             }
         }
-        let factor = if self.shared.queue.is_busy() { PAUSE_WHEN_BUSY } else { PAUSE_WHEN_QUIET };
-        Ok(Step::Done { pause: self.shared.disk.now().saturating_sub(begin) * factor })
+        Ok(true)
     }
 
     /// Says whether the merge needs another step.
@@ -191,6 +216,10 @@ impl Merger {
             segments.forget(segment.slot);
             if segment.name != name {
                 remove(&**disk, &segment.name);
+                if segment.catalogued.load(Ordering::Relaxed) {
+                    // One that could not be written is not there.
+                    let _ = disk.remove(&segment.range.name(CATALOGUE_SUFFIX));
+                }
             }
         }
         if let Some(observer) = &options.observer {
@@ -276,8 +305,7 @@ impl Input {
     fn of(segment: &Segment) -> io::Result<Option<Self>> {
         let bytes = read_prefix(&*segment.file, segment.end())?;
         if Scan::of(&bytes, segment.salt, Some(segment.end())).ending != Ending::Clean {
-            tracing::error!(name = %segment.name, "the disk changed this segment; it is not merged, and set aside at the next start");
-            segment.rotten.store(true, Ordering::Relaxed);
+            segment.give_up();
             return Ok(None);
         }
         Ok(Some(Self { bytes, end: SEGMENT_HEADER_BYTES }))

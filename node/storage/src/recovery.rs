@@ -8,11 +8,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use quorate_core::NodeId;
-use quorate_core::ring::key_hash;
+use quorate_core::ring::{Partition, key_hash};
 
+use crate::catalogue::{self, CATALOGUE_SUFFIX, Catalogue, Item};
 use crate::disk::{Disk, File};
 use crate::entry::{Entry, KeyOf};
 use crate::error::{OpenError, ReadError};
@@ -130,6 +132,10 @@ impl Recoverer<'_> {
             self.lose(range, range.name(QUARANTINED_SUFFIX), "set aside at an earlier start");
         }
         let (files, leftovers) = self.open_files(names)?;
+        let is_file = |range: &Range| files.iter().any(|found| found.range == *range);
+        for orphan in ranges(names, CATALOGUE_SUFFIX).into_iter().filter(|range| !is_file(range)) {
+            remove(self.disk, &orphan.name(CATALOGUE_SUFFIX));
+        }
         self.find_gaps(names);
         for (position, found) in files.iter().enumerate() {
             let next = files.get(position + 1).filter(|next| next.range.first == found.range.last + 1);
@@ -205,6 +211,12 @@ impl Recoverer<'_> {
         };
         let expected =
             [header.end, next.map_or(0, |next| next.previous_end)].into_iter().find(|&end| end != 0);
+        if let Some(end) = expected
+            && let Some(catalogue) = catalogue::read(self.disk, found.range, header.salt, end)
+            && self.replay_catalogue(found, header, end, &catalogue)?
+        {
+            return Ok(true);
+        }
         let length = found.file.length().map_err(failed(format!("reading {}", found.name)))?;
         let bytes = read_prefix(&*found.file, length).map_err(failed(format!("reading {}", found.name)))?;
         let scan = Scan::of(&bytes, header.salt, expected);
@@ -236,28 +248,86 @@ impl Recoverer<'_> {
         let segment =
             self.recovered.segments.add(&header, found.name.clone(), found.file.clone(), file_bytes);
         for (at, record) in scan.records() {
-            self.replay(&segment, at, &record)?;
+            self.replay(&segment, at, &record);
         }
         self.recovered.previous_end = scan.end as u64;
         self.recovered.newest = Some(segment);
         Ok(true)
     }
 
-    fn replay(&mut self, segment: &Segment, at: usize, record: &Record<'_>) -> Result<(), OpenError> {
+    /// Takes a segment into use by its catalogue alone. Says whether that could be done: the file must be long enough,
+    /// and the keys of which the hash does not say enough must be there to be read.
+    fn replay_catalogue(
+        &mut self,
+        found: &Found,
+        header: &SegmentHeader,
+        end: u64,
+        catalogue: &Catalogue,
+    ) -> Result<bool, OpenError> {
+        let length = found.file.length().map_err(failed(format!("reading {}", found.name)))?;
+        let Some(keys) = self.keys_of_shared_hashes(found, catalogue).filter(|_| length >= end) else {
+            return Ok(false);
+        };
+        let shortened = length > end && found.file.truncate(end).is_ok();
+        let header = SegmentHeader { end, ..*header };
+        let file_bytes = if shortened { end } else { length };
+        let (name, file) = (found.name.clone(), found.file.clone());
+        let segment = self.recovered.segments.add(&header, name, file, file_bytes);
+        segment.catalogued.store(true, Ordering::Relaxed);
+        for Item { partition, hash, flags, entry } in catalogue.items(segment.slot) {
+            if flags & FLAG_SHARED_HASH != 0 {
+                self.share(partition, hash);
+            }
+            let key = keys.get(&entry.offset).map(Bytes::as_ref).unwrap_or_default();
+            self.publish(KeyOf { partition, hash, key }, entry);
+        }
+        self.recovered.report.bytes += catalogue.len() as u64;
+        self.recovered.previous_end = end;
+        self.recovered.newest = Some(segment);
+        Ok(true)
+    }
+
+    /// By the offset of their records: the keys of which others have the hash. None when one cannot be read.
+    fn keys_of_shared_hashes(&self, found: &Found, catalogue: &Catalogue) -> Option<BTreeMap<u32, Bytes>> {
+        let is_shared = |item: &Item| {
+            item.flags & FLAG_SHARED_HASH != 0 || self.recovered.index.is_shared(item.partition, item.hash)
+        };
+        let key = |item: Item| {
+            let mut bytes = vec![0; item.entry.length() as usize];
+            found.file.read_at(u64::from(item.entry.offset), &mut bytes).ok()?;
+            let record = format::record_at(&bytes)?;
+            Some((item.entry.offset, Bytes::copy_from_slice(record.key)))
+        };
+        catalogue.items(0).filter(is_shared).map(key).collect()
+    }
+
+    fn publish(&self, key: KeyOf<'_>, entry: Entry) {
         let Recovered { index, segments, .. } = &self.recovered;
-        let key = KeyOf { partition: record.partition, hash: key_hash(record.key), key: record.key };
-        if record.flags & FLAG_SHARED_HASH != 0 {
-            match index.single(key.partition, key.hash) {
-                Some(entry) => {
-                    let owner = owner(segments, entry).map_err(io::Error::other);
-                    index.split(key.partition, key.hash, owner.map_err(failed("reading a record again"))?);
+        index.publish(key, entry, |old, new| segments.count(old, Some(new)));
+    }
+
+    /// Takes note that a hash has several keys.
+    fn share(&mut self, partition: Partition, hash: u64) {
+        let Recovered { index, segments, .. } = &self.recovered;
+        let Some(entry) = index.single(partition, hash) else { return index.share(partition, hash) };
+        match owner(segments, entry) {
+            Ok(owner) => index.split(partition, hash, owner),
+            Err(error) => {
+                // Nobody knows any more whose that record is: it may be anybody's.
+                index.split(partition, hash, Bytes::new());
+                if let Some(segment) = segments.get(entry.segment) {
+                    self.lose(segment.range, segment.name.clone(), &error.to_string());
                 }
-                None => index.share(key.partition, key.hash),
             }
         }
-        let entry = Entry::of(record, segment, at);
-        index.publish(key, entry, |old, new| segments.count(old, Some(new)));
-        Ok(())
+    }
+
+    fn replay(&mut self, segment: &Segment, at: usize, record: &Record<'_>) {
+        let key = KeyOf { partition: record.partition, hash: key_hash(record.key), key: record.key };
+        if record.flags & FLAG_SHARED_HASH != 0 {
+            self.share(key.partition, key.hash);
+        }
+        self.publish(key, Entry::of(record, segment, at));
     }
 
     fn quarantine(&mut self, found: &Found, reason: &str) -> Result<(), OpenError> {

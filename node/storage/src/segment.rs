@@ -72,6 +72,8 @@ pub(crate) struct Segment {
     pub(crate) live_bytes: AtomicU64,
     /// Nothing is appended any more.
     pub(crate) sealed: AtomicBool,
+    /// Its catalogue is beside it.
+    pub(crate) catalogued: AtomicBool,
     /// Merging met something in it that is no group.
     pub(crate) rotten: AtomicBool,
 }
@@ -87,6 +89,18 @@ impl Segment {
 
     pub(crate) fn dead_bytes(&self) -> u64 {
         self.end().saturating_sub(SEGMENT_HEADER_BYTES as u64 + self.live_bytes())
+    }
+
+    pub(crate) fn wants_catalogue(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+            && !self.catalogued.load(Ordering::Relaxed)
+            && !self.rotten.load(Ordering::Relaxed)
+    }
+
+    /// The disk changed it.
+    pub(crate) fn give_up(&self) {
+        tracing::error!(name = %self.name, "the disk changed this segment; it is not merged any more");
+        self.rotten.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -222,6 +236,7 @@ impl Segments {
             file_bytes: AtomicU64::new(file_bytes),
             live_bytes: AtomicU64::new(0),
             sealed: AtomicBool::new(header.end != 0),
+            catalogued: AtomicBool::new(false),
             rotten: AtomicBool::new(false),
         });
         write(&self.by_slot).insert(slot, segment.clone());

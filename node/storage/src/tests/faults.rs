@@ -1,6 +1,7 @@
 //! A disk that is full, or fails: no promise is broken, nothing is forgotten, and writes resume where they can.
 
 use super::*;
+use crate::catalogue::CATALOGUE_SUFFIX;
 use crate::entry::KeyOf;
 use crate::segment::{LOG_SUFFIX, Range};
 use crate::shared::State;
@@ -294,8 +295,12 @@ fn merging_gives_space_back_and_keeps_what_is_live() {
 fn check_tiles(rig: &Rig) {
     let mut names = rig.disk.attach().list().unwrap();
     names.sort();
+    let (catalogues, files): (Vec<_>, Vec<_>) =
+        names.iter().partition(|name| name.ends_with(CATALOGUE_SUFFIX));
     let ranges: Vec<_> =
-        names.iter().map(|name| Range::parse(name, LOG_SUFFIX).expect("a file in use")).collect();
+        files.iter().map(|name| Range::parse(name, LOG_SUFFIX).expect("a file in use")).collect();
+    let of_file = |name: &String| ranges.contains(&Range::parse(name, CATALOGUE_SUFFIX).unwrap());
+    assert!(catalogues.into_iter().all(of_file), "{names:?}");
     assert_eq!(ranges[0].first, 1);
     assert!(ranges.is_sorted_by(|a, b| a.last + 1 == b.first), "{names:?}");
 }

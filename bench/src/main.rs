@@ -1,0 +1,71 @@
+//! Measurements of the storage engine, side by side with peers. Each prints what it did and what came out; nothing
+//! is judged here, because a figure is worth nothing without the machine beside it.
+//!
+//! ```text
+//! cargo run --release -p quorate-bench -- storage            # quick; --keys 5000000 --seconds 60 in full
+//! cargo run --release -p quorate-bench -- reopen             # quick; --keys 10000000 in full
+//! ```
+#![forbid(unsafe_code)]
+
+mod contest;
+mod fjall_engine;
+mod log_engine;
+mod measure;
+mod reopen;
+mod work;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measurements of Quorate's storage engine beside peers")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Durable read-merge-writes in groups: the log, and fjall.
+    Storage {
+        #[command(flatten)]
+        place: Place,
+        /// Keys in the store before anything is measured.
+        #[arg(long, default_value_t = 500_000)]
+        keys: u64,
+        /// How long each engine is measured.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// How many writes wait together.
+        #[arg(long, default_value_t = 64)]
+        group: usize,
+        /// Only this engine: log or fjall.
+        #[arg(long)]
+        only: Option<String>,
+    },
+    /// How long it takes to open a log of many keys.
+    Reopen {
+        #[command(flatten)]
+        place: Place,
+        /// Keys in the log.
+        #[arg(long, default_value_t = 1_000_000)]
+        keys: u64,
+    },
+}
+
+#[derive(Args)]
+struct Place {
+    /// Where the files go. They are removed afterwards.
+    #[arg(long, default_value_os_t = std::env::temp_dir().join("quorate-bench"))]
+    directory: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Storage { place, keys, seconds, group, only } => {
+            contest::run(&place.directory, &contest::Contest { keys, seconds, group, only })
+        }
+        Command::Reopen { place, keys } => reopen::run(&place.directory, keys),
+    }
+}
