@@ -1,11 +1,20 @@
 //! The hybrid logical clock that orders versions for last-write-wins.
 //!
+//! It follows the stamps of others up to [`CLOCK_AHEAD_MAX_MS`] ahead of the node's own time, and never shows more
+//! than that itself. So the stamps of a node whose own time is right are at most twice that far ahead of anybody
+//! whose time is off by less: a stamp beyond [`STAMP_AHEAD_MAX_MS`] proves a clock wrong, and a new write that
+//! bears it is refused. What was written already is taken all the same, or replicas would never be equal again.
+//!
 //! Source: Kulkarni, Demirbas, Madappa, Avva, Leone, "Logical Physical Clocks" (2014).
 
 use serde::{Deserialize, Serialize};
 
-/// How far ahead of the local clock a stamp may be and still be believed, in milliseconds.
+use super::{Actor, VersionSet};
+
+/// How far ahead of the local clock a stamp may be and still be followed, in milliseconds.
 pub const CLOCK_AHEAD_MAX_MS: u64 = 60_000;
+/// How far ahead of the local clock the stamp of a new write may be, in milliseconds.
+pub const STAMP_AHEAD_MAX_MS: u64 = 2 * CLOCK_AHEAD_MAX_MS;
 
 const LOGICAL_BITS: u32 = 16;
 /// In the year 10889.
@@ -31,6 +40,11 @@ impl Stamp {
     pub fn unix_ms(self) -> u64 {
         self.0 >> LOGICAL_BITS
     }
+
+    /// How far it is ahead of a time, in milliseconds; 0 when it is not.
+    pub fn ahead_of_ms(self, unix_ms: u64) -> u64 {
+        self.unix_ms().saturating_sub(unix_ms)
+    }
 }
 
 /// A stamp of the future: its clock runs ahead too far to be believed.
@@ -43,27 +57,51 @@ pub struct TooFarAhead {
     pub ahead_ms: u64,
 }
 
-/// Makes stamps that grow even when the wall clock jumps back.
+/// A new write that is stamped further ahead than any clock that is right shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "a write of node {} is stamped {ahead_ms} ms ahead of this node's clock, more than the {STAMP_AHEAD_MAX_MS} ms that \
+     clocks which are right can differ by: set the clocks of both",
+    .actor.node
+)]
+pub struct StampAhead {
+    /// Who made the stamp.
+    pub actor: Actor,
+    /// How far.
+    pub ahead_ms: u64,
+}
+
+/// Makes stamps that grow even when the wall clock jumps back, unless it was too wrong before to be believed.
 #[derive(Debug, Default)]
 pub struct Clock {
     last: Stamp,
 }
 
 impl Clock {
-    /// A stamp greater than every one made or observed before.
+    /// A stamp greater than every one made or observed before. But once the time has jumped back so far that
+    /// nobody would believe that, a new beginning: others go by their time, and ours is right at last.
     pub fn tick(&mut self, now_unix_ms: u64) -> Stamp {
-        self.last = Stamp::at_ms(now_unix_ms).max(Stamp(self.last.0 + 1));
+        let now = Stamp::at_ms(now_unix_ms);
+        let next = self.last.next();
+        let believed = next.ahead_of_ms(now_unix_ms) <= CLOCK_AHEAD_MAX_MS;
+        self.last = if believed { next.max(now) } else { now };
         self.last
     }
 
     /// Takes note of another node's stamp, so that what is written next counts as later.
     pub fn observe(&mut self, stamp: Stamp, now_unix_ms: u64) -> Result<(), TooFarAhead> {
-        let ahead_ms = stamp.unix_ms().saturating_sub(now_unix_ms);
+        let ahead_ms = stamp.ahead_of_ms(now_unix_ms);
         if ahead_ms > CLOCK_AHEAD_MAX_MS {
             return Err(TooFarAhead { ahead_ms });
         }
         self.last = self.last.max(stamp);
         Ok(())
+    }
+
+    /// Takes note of all stamps of a set, also when one of them is too far ahead.
+    pub fn observe_all(&mut self, set: &VersionSet, now_unix_ms: u64) -> Result<(), TooFarAhead> {
+        let observed = set.versions().iter().map(|version| self.observe(version.stamp, now_unix_ms));
+        observed.fold(Ok(()), Result::and)
     }
 }
 
@@ -90,8 +128,27 @@ mod tests {
     #[test]
     fn a_stamp_too_far_ahead_is_not_believed() {
         let mut clock = Clock::default();
+        clock.observe(Stamp::at_ms(1000 + CLOCK_AHEAD_MAX_MS), 1000).unwrap();
+        let mut clock = Clock::default();
         let error = clock.observe(Stamp::at_ms(1000 + CLOCK_AHEAD_MAX_MS + 1), 1000).unwrap_err();
         assert_eq!(error, TooFarAhead { ahead_ms: CLOCK_AHEAD_MAX_MS + 1 });
         assert_eq!(clock.tick(1000).unix_ms(), 1000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_is_believed_again() {
+        let mut clock = Clock::default();
+        clock.tick(10_000_000);
+        let back = 10_000_000 - CLOCK_AHEAD_MAX_MS;
+        assert_eq!(clock.tick(back).unix_ms(), 10_000_000, "a small jump back is hidden");
+        assert_eq!(clock.tick(back - 1).unix_ms(), back - 1, "a large one is not");
+        assert_eq!(clock.tick(back - 1), Stamp::at_ms(back - 1).next());
+    }
+
+    #[test]
+    fn the_last_stamp_is_the_last() {
+        let mut clock = Clock { last: Stamp(u64::MAX) };
+        assert_eq!(clock.tick(UNIX_MS_MAX), Stamp(u64::MAX));
+        assert_eq!(clock.tick(5).unix_ms(), 5);
     }
 }

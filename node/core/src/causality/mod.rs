@@ -19,7 +19,7 @@ mod encoding;
 mod expiry;
 mod set;
 
-pub use clock::{CLOCK_AHEAD_MAX_MS, Clock, Stamp, TooFarAhead};
+pub use clock::{CLOCK_AHEAD_MAX_MS, Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead, TooFarAhead};
 pub use encoding::VersionSetError;
 pub use expiry::Expiry;
 pub use set::{Event, Policy, Version, VersionSet, WriteRefused};

@@ -6,7 +6,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{CLOCK_AHEAD_MAX_MS, Context, Dot, Expiry, Stamp, VersionSetError};
+use super::{
+    CLOCK_AHEAD_MAX_MS, Context, Dot, Expiry, STAMP_AHEAD_MAX_MS, Stamp, StampAhead, VersionSetError,
+};
+use crate::id::NodeId;
 use crate::limits::{SIBLINGS_MAX, VERSION_SET_BYTES_MAX};
 
 /// One value of a key, or its deletion.
@@ -159,6 +162,19 @@ impl VersionSet {
         self
     }
 
+    /// Whether the stamps of those versions that a node made can be its own time, at this time here: to be asked
+    /// before a *new* write of that node is taken. What others wrote before it is no matter, and neither is
+    /// anything that comes by repair: it stands already.
+    pub fn stamps_believable(&self, maker: NodeId, now_unix_ms: u64) -> Result<(), StampAhead> {
+        let ahead = |version: &Version| StampAhead {
+            actor: version.dot.actor,
+            ahead_ms: version.stamp.ahead_of_ms(now_unix_ms),
+        };
+        let made = self.versions.iter().filter(|version| version.dot.actor.node == maker);
+        let furthest = made.map(ahead).max_by_key(|ahead| ahead.ahead_ms);
+        furthest.filter(|ahead| ahead.ahead_ms > STAMP_AHEAD_MAX_MS).map_or(Ok(()), Err)
+    }
+
     /// Takes a write at an owner: it replaces what its context covers, and what expired long ago, so that
     /// blind writes which expire do not pile up. On refusal nothing is changed.
     ///
@@ -168,8 +184,10 @@ impl VersionSet {
             return Err(WriteRefused::FutureContext);
         }
         let wins = event.policy == Policy::LastWriteWins;
-        // Clocks jump back and restarts forget: an acknowledged write must not lose to what it was built on.
-        let stamp = match self.last() {
+        // Clocks jump back and restarts forget: an acknowledged write must not lose to what it was built on. But
+        // a stamp that nobody believes is not handed on.
+        let believed = |last: &&Version| last.stamp.ahead_of_ms(event.stamp.unix_ms()) <= CLOCK_AHEAD_MAX_MS;
+        let stamp = match self.last().filter(believed) {
             Some(last) if wins => event.stamp.max(last.stamp.next()),
             _ => event.stamp,
         };
@@ -226,8 +244,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::NodeId;
-    use crate::causality::Actor;
+    use crate::causality::{Actor, Clock};
 
     fn event(context: &Context, value: &str, stamp: u64, policy: Policy) -> Event {
         let value = (!value.is_empty()).then(|| Bytes::copy_from_slice(value.as_bytes()));
@@ -274,6 +291,34 @@ mod tests {
         assert_eq!(texts(&set), [b"b"]);
         set.merge(&other_replica);
         assert_eq!(texts(&set.into_last()), [b"b"], "what it replaced does not come back");
+    }
+
+    #[test]
+    fn a_stamp_that_nobody_believes_is_not_handed_on() {
+        let mut set = VersionSet::default();
+        let far = 1000 + CLOCK_AHEAD_MAX_MS;
+        for (far, expected) in [(far, far), (far + 1, 1000)] {
+            set.write(event(&Context::default(), "far", far, Policy::LastWriteWins), dot(1, far)).unwrap();
+            set.write(event(&Context::default(), "b", 1000, Policy::LastWriteWins), dot(2, far)).unwrap();
+            assert_eq!(set.last().unwrap().stamp.unix_ms(), expected);
+            assert_eq!(texts(&set), [b"b"]);
+        }
+    }
+
+    #[test]
+    fn a_new_write_from_the_future_is_not_believed_and_an_old_one_beside_it_is_no_matter() {
+        let mut set = VersionSet::default();
+        let (honest, wrong) = (NodeId::from_u128(1), NodeId::from_u128(2));
+        set.write(event(&Context::default(), "a", 1000, Policy::Siblings), dot(1, 1)).unwrap();
+        set.write(event(&Context::default(), "b", 5000 + STAMP_AHEAD_MAX_MS, Policy::Siblings), dot(2, 7))
+            .unwrap();
+        assert_eq!(set.stamps_believable(wrong, 5000), Ok(()));
+        let refused = StampAhead { actor: dot(2, 7).actor, ahead_ms: STAMP_AHEAD_MAX_MS + 1 };
+        assert_eq!(set.stamps_believable(wrong, 4999), Err(refused));
+        assert_eq!(set.stamps_believable(honest, 4999), Ok(()));
+        let mut clock = Clock::default();
+        clock.observe_all(&set, 500).unwrap_err();
+        assert!(clock.tick(500) > Stamp::at_ms(1000), "the other one is followed");
     }
 
     #[test]
