@@ -17,6 +17,8 @@
 mod clock;
 mod encoding;
 mod expiry;
+#[cfg(test)]
+mod model;
 mod set;
 
 pub use clock::{CLOCK_AHEAD_MAX_MS, Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead, TooFarAhead};

@@ -468,20 +468,5 @@ mod tests {
         fn no_bytes_crash_the_decoder(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = VersionSet::decode(&bytes);
         }
-
-        /// The reference model: a history of events where each remembers exactly which others it had seen.
-        /// A version is current when no event that was seen together with it replaced it.
-        #[test]
-        fn a_write_survives_until_a_write_that_saw_it(steps in steps()) {
-            let sets = replay(&steps);
-            let all = merged(&merged(&sets[0], &sets[1]), &sets[2]);
-            for set in &sets {
-                for version in set.versions() {
-                    // Whatever one replica holds and no replica saw replaced is in the join.
-                    let replaced = sets.iter().any(|s| s.context().covers(version.dot) && !s.has(version.dot));
-                    prop_assert_eq!(all.has(version.dot), !replaced);
-                }
-            }
-        }
     }
 }
