@@ -37,6 +37,12 @@ pub(crate) enum Purpose {
     Claim,
     /// A newer epoch.
     Epoch,
+    /// A hint on its way.
+    Handoff { delivery: u64 },
+    /// How far a sender has counted.
+    Mark,
+    /// A step of a collection that this node leads.
+    Collection,
     /// A step of the exchange with a co-owner.
     Exchange { sequence: u64 },
 }
@@ -184,6 +190,9 @@ impl<S: Storage> Replica<S> {
             }
             Purpose::Claim => self.claim_ended(to, &ending),
             Purpose::Epoch => self.epoch_fetched(ending),
+            Purpose::Handoff { delivery } => self.handoff_answered(delivery, to, &ending),
+            Purpose::Mark => self.mark_told(to, &ending),
+            Purpose::Collection => self.collection_ended(to, ending),
             Purpose::Exchange { sequence } => self.exchange_answered(to, sequence, ending),
         }
     }

@@ -37,7 +37,11 @@ impl<S: Storage> Replica<S> {
                     self.effects.push(Effect::Changed(view));
                     match state {
                         State::Down => self.lose_calls(node),
-                        State::Up => self.exchange_soon(node),
+                        State::Up => {
+                            self.ask_mark(node);
+                            self.exchange_soon(node);
+                            self.handoff_soon(node);
+                        }
                         State::Suspect | State::Left => {}
                     }
                 }

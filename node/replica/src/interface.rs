@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::antientropy::Parcel;
 use quorate_core::causality::{Actor, VersionSet};
+use quorate_core::collection::Candidate;
+use quorate_core::handoff::Delivery;
 use quorate_core::membership::{self, MemberView, NodeInfo, Peer};
 use quorate_core::quorum::{Consistency, QuorumKind};
-use quorate_core::ring::{Epoch, EpochError, EpochMark};
+use quorate_core::ring::{Epoch, EpochError, EpochMark, Partition};
 use quorate_core::{ClusterId, NodeId};
-use quorate_storage::{Committed, ReadError, WriteError};
+use quorate_storage::{Committed, Page, ReadError, WriteError};
 use quorate_wire::peer::{ClientWrite, Frame, Receipt, Refusal, Written};
 
 use crate::claim::KnownStart;
@@ -232,6 +234,12 @@ pub(crate) enum Done {
     Loaded { purpose: LoadFor, result: Result<Option<VersionSet>, ReadError> },
     /// Sets were read for an exchange.
     Packed { purpose: PackFor, parcel: Parcel },
+    /// Keys to collect were read.
+    Candidates { partition: Partition, candidates: Vec<Candidate> },
+    /// Some of the hints that earlier starts have kept.
+    HintsRead { page: Page },
+    /// A hint that is to be delivered.
+    HintRead { delivery: Delivery, sent: u64, result: Result<Option<VersionSet>, ReadError> },
     /// See [`Completion::kept`].
     Kept { ticket: u64, result: Kept },
 }

@@ -23,6 +23,8 @@ use crate::storage::Storage;
 pub(crate) enum LoadFor {
     /// A part of a read that this node coordinates.
     Ask { operation: u64 },
+    /// A part of a write that came too late is sent again, from what is held now.
+    Resend { operation: u64, owner: NodeId, sent: u64 },
     /// A peer's read.
     Peer { node: NodeId, request: u64, whole: bool },
 }
@@ -32,7 +34,7 @@ impl LoadFor {
     pub(crate) fn operation(&self) -> Option<u64> {
         match self {
             Self::Ask { operation } => Some(*operation),
-            Self::Peer { .. } => None,
+            Self::Resend { .. } | Self::Peer { .. } => None,
         }
     }
 }
@@ -82,6 +84,7 @@ impl<S: Storage> Replica<S> {
                 let reply = result.map(Reply::Set).map_err(|_| ());
                 self.replied(operation, self.id(), reply);
             }
+            LoadFor::Resend { operation, owner, sent } => self.resend(operation, owner, sent, result.ok()),
             LoadFor::Peer { node, request, whole } => {
                 let response = match result {
                     Ok(set) if whole => Response::Stored(set),

@@ -12,6 +12,9 @@ use quorate_wire::peer::{Frame, Refusal};
 
 use crate::calls::{Calls, Ending};
 use crate::claim::Claim;
+use crate::collect::Collector;
+use crate::content::Content;
+use crate::hints::Handoff;
 use crate::interface::{
     Answer, ClientRequest, Completion, Config, Done, Effect, Identity, Inbox, MemberStatus, Now, Remembered,
     Sender,
@@ -50,6 +53,9 @@ pub struct Replica<S> {
     pub(crate) reads: BTreeMap<u64, ReadOperation>,
     pub(crate) repairs: Repairs,
     pub(crate) sync: Sync,
+    pub(crate) content: Content,
+    pub(crate) handoff: Handoff,
+    pub(crate) collector: Collector,
     pub(crate) stats: Stats,
     pub(crate) effects: Vec<Effect>,
     pub(crate) stopping: bool,
@@ -57,8 +63,6 @@ pub struct Replica<S> {
     pub(crate) held_bytes: usize,
     /// Raised for a partition when what was read of it before must neither be sent nor merged any more.
     generations: BTreeMap<Partition, u64>,
-    /// Content messages sent at this start.
-    sent: u64,
     /// The last number given to an operation, call or document.
     number: u64,
 }
@@ -80,6 +84,7 @@ impl<S: Storage> Replica<S> {
         // After a restart the ring's members are as good as seeds: one that is alive is enough.
         let members = epoch.iter().flat_map(|epoch| epoch.members().iter().map(|m| m.address.clone()));
         membership.join(config.seeds.iter().cloned().chain(members), now.mono);
+        let handoff = Handoff::new(&config);
         let mut replica = Self {
             ring: Ring::new(identity.cluster, epoch.map(Arc::new)),
             claim: Claim::new(starts),
@@ -98,16 +103,20 @@ impl<S: Storage> Replica<S> {
             reads: BTreeMap::new(),
             repairs: Repairs::default(),
             sync: Sync::default(),
+            content: Content::default(),
+            handoff,
+            collector: Collector::default(),
             stats: Stats::default(),
             effects: Vec::new(),
             stopping: false,
             held_bytes: 0,
             generations: BTreeMap::new(),
-            sent: 0,
             number: 0,
         };
         replica.claim_position = replica.synced_position();
         replica.epoch_changed();
+        replica.recover_hints(None);
+        replica.begin_collecting();
         Ok(replica)
     }
 
@@ -160,6 +169,9 @@ impl<S: Storage> Replica<S> {
             }
             Done::Kept { ticket, result } => self.kept(ticket, result),
             Done::Packed { purpose, parcel } => self.packed(purpose, parcel),
+            Done::Candidates { partition, candidates } => self.candidates_read(partition, candidates),
+            Done::HintsRead { page } => self.hints_read(page),
+            Done::HintRead { delivery, sent, result } => self.hint_read(delivery, sent, result),
         }
     }
 
@@ -181,6 +193,8 @@ impl<S: Storage> Replica<S> {
                 Timer::Claim => self.ask_for_claims(),
                 Timer::KeepPositions => self.keep_positions(),
                 Timer::Exchange => self.exchange_due(),
+                Timer::Handoff => self.handoff_due(),
+                Timer::Collect => self.collect_due(),
             }
         }
         if self.membership.next_tick() <= now.mono {
@@ -261,19 +275,12 @@ impl<S: Storage> Replica<S> {
         self.number
     }
 
-    /// Counts a message with content: see `quorate_core::collection`.
-    pub(crate) fn next_sent(&mut self) -> u64 {
-        self.sent += 1;
-        self.sent
-    }
-
     pub(crate) fn generation(&self, partition: Partition) -> u64 {
         self.generations.get(&partition).copied().unwrap_or(0)
     }
 
-    /// Whether content may be taken: not when it was sent before something that was collected since.
-    pub(crate) fn admit_content(&mut self, _from: Sender, _sent: u64) -> Result<(), Refusal> {
-        Ok(())
+    pub(crate) fn next_generation(&mut self, partition: Partition) {
+        *self.generations.entry(partition).or_default() += 1;
     }
 
     /// A stamp for a write that is taken now.

@@ -160,6 +160,7 @@ impl<S: Storage> Replica<S> {
         self.forget_removed();
         self.begin_claim();
         self.plan_exchanges();
+        self.ask_marks();
     }
 
     /// What removed members say, and what is said about them, is ignored.

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
+use quorate_core::handoff::HintName;
 use quorate_core::ring::Partition;
 use quorate_storage::{Change, Committed, Write, WriteError};
 use quorate_wire::peer::{Cause, ClientWrite, Refusal, Request, Response};
 
 use crate::claim::KnownStart;
+use crate::hints::Storing;
 use crate::interface::{Completion, Done, Sender};
 use crate::repair::LoadFor;
 use crate::replica::Replica;
@@ -27,16 +29,26 @@ pub(crate) enum MergeFor {
     Repair { repair: u64 },
     /// One of the items that came in an exchange.
     Item { batch: u64 },
+    /// A hint is kept.
+    Hint(Storing),
+    /// A hint is handed over to this node itself.
+    Handoff { delivery: u64 },
+    /// A hint that was delivered is removed.
+    HintForgotten { name: HintName },
+    /// A key of a collection is removed.
+    Collection { number: u64 },
 }
 
 impl<S: Storage> Replica<S> {
     pub(crate) fn serve(&mut self, from: Sender, id: u64, request: Request) {
         let node = from.node;
         let served = match request {
-            Request::Replicate { epoch, sent: _, cause, key, set } => {
-                self.serve_replicate(node, id, epoch, cause, key, set)
+            Request::Replicate { epoch, sent, cause, key, set } => {
+                self.serve_replicate(from, id, epoch, sent, cause, (key, set))
             }
-            Request::Hint { .. } => Err(Refusal::Busy),
+            Request::Hint { epoch, sent, target, key, set } => {
+                self.serve_hint(from, id, epoch, sent, target, (key, set))
+            }
             Request::Read { epoch, key, whole } => {
                 self.admit_to_owner(node, epoch, &key).map(|(_, partition)| {
                     self.load(partition, key, LoadFor::Peer { node, request: id, whole });
@@ -47,6 +59,11 @@ impl<S: Storage> Replica<S> {
                 self.serve_write(node, id, epoch, key, write, timeout_ms)
             }
             Request::Exchange { epoch, request } => self.serve_exchange(from, id, epoch, request),
+            Request::Collection { epoch, request } => self.serve_collection(node, id, epoch, request),
+            Request::Mark => {
+                self.respond(node, id, Response::Mark(self.mark()));
+                Ok(())
+            }
             Request::FetchEpoch => {
                 let epoch = self.epoch().map(|epoch| (**epoch).clone());
                 self.respond(node, id, Response::Epoch(epoch));
@@ -64,14 +81,16 @@ impl<S: Storage> Replica<S> {
 
     fn serve_replicate(
         &mut self,
-        node: NodeId,
+        from: Sender,
         request: u64,
         epoch: u64,
+        sent: u64,
         cause: Cause,
-        key: Bytes,
-        set: VersionSet,
+        (key, set): (Bytes, VersionSet),
     ) -> Result<(), Refusal> {
+        let node = from.node;
         let (_, partition) = self.admit_to_owner(node, epoch, &key)?;
+        self.admit_content(from, sent)?;
         let observed = self.observe(&set);
         if cause == Cause::Write {
             observed?;
@@ -130,6 +149,14 @@ impl<S: Storage> Replica<S> {
             MergeFor::ReadRepair => self.stats.read_repair(result.is_ok()),
             MergeFor::Repair { repair } => self.repair_merged(repair, result),
             MergeFor::Item { batch } => self.item_merged(batch, result.is_ok()),
+            MergeFor::Hint(storing) => self.hint_stored(storing, result),
+            MergeFor::Handoff { delivery } => self.handoff_ended(delivery, self.id(), result.is_ok()),
+            MergeFor::HintForgotten { name } => {
+                self.hint_forgotten(&name, result.is_ok_and(|committed| committed.changed));
+            }
+            MergeFor::Collection { number } => {
+                self.forgotten(number, result.is_ok_and(|committed| committed.changed));
+            }
         }
     }
 }

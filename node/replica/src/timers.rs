@@ -18,6 +18,10 @@ pub(crate) enum Timer {
     Claim,
     /// What was heard of the logs of others is put on the disk.
     KeepPositions,
+    /// Hints may go out.
+    Handoff,
+    /// A look for something to collect.
+    Collect,
     /// The next step of anti-entropy.
     Exchange,
 }

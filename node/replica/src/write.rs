@@ -17,10 +17,14 @@ use quorate_wire::peer::{Cause, ClientWrite, Receipt, Refusal, Request, Response
 
 use crate::calls::{Ending, Purpose, failure_of};
 use crate::interface::{Answer, Completion, Done};
+use crate::repair::LoadFor;
 use crate::replica::Replica;
 use crate::serve::refusal;
 use crate::storage::Storage;
 use crate::timers::Timer;
+
+/// How often the parts of one write may be sent again because something was collected meanwhile.
+const RESENDS_MAX: u8 = 8;
 
 /// Who waits for a write.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +55,14 @@ enum Stage {
     /// The local store makes the dot.
     Preparing { needed: u8 },
     /// It is on its way to the owners.
-    Spreading { quorum: WriteQuorum, needed: u8, set: VersionSet },
+    Spreading {
+        quorum: WriteQuorum,
+        needed: u8,
+        set: VersionSet,
+        stored: bool,
+        stale: Vec<NodeId>,
+        resends: u8,
+    },
 }
 
 impl<S: Storage> Replica<S> {
@@ -138,7 +149,8 @@ impl<S: Storage> Replica<S> {
         op.held_bytes += bytes;
         self.held_bytes += bytes;
         let (epoch, key, sent) = (op.epoch.number(), op.key.clone(), op.sent);
-        op.stage = Stage::Spreading { quorum, needed, set: set.clone() };
+        let stale = Vec::new();
+        op.stage = Stage::Spreading { quorum, needed, set: set.clone(), stored: false, stale, resends: 0 };
         let us = self.id();
         for owner in owners.into_iter().filter(|owner| *owner != us) {
             if !self.is_up(owner) {
@@ -183,11 +195,17 @@ impl<S: Storage> Replica<S> {
     /// The local part is durable, or never will be.
     pub(crate) fn stored(&mut self, operation: u64, result: Result<Committed, WriteError>) {
         let us = self.id();
-        let Some(op) = self.writes.get(&operation) else { return };
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        if let Stage::Spreading { stored, .. } = &mut op.stage {
+            *stored = result.is_ok();
+        }
         match (result.map_err(refusal), &op.stage) {
             // Refused before it was prepared: no owner was sent anything.
             (Err(refusal), Stage::Preparing { .. }) => self.finish_write(operation, Err(refusal)),
-            (Ok(_), _) => self.settle(operation, |quorum| quorum.acknowledged(us)),
+            (Ok(_), _) => {
+                self.settle(operation, |quorum| quorum.acknowledged(us));
+                self.resend_stale(operation);
+            }
             (Err(refusal), _) => {
                 self.settle(operation, |quorum| quorum.failed(us, failure_of(&refusal)));
             }
@@ -200,12 +218,49 @@ impl<S: Storage> Replica<S> {
                 self.stats.parts_acknowledged += 1;
                 return self.settle(operation, |quorum| quorum.acknowledged(owner));
             }
+            Ending::Response(Response::Refused(Refusal::Stale)) if self.may_resend(operation, owner) => {
+                return self.resend_stale(operation);
+            }
             Ending::Response(_) => self.stats.parts_refused += 1,
             Ending::NotSent => self.stats.parts_unreachable += 1,
             Ending::Lost => self.stats.parts_lost += 1,
         }
         self.settle(operation, |quorum| quorum.failed(owner, ending.failure()));
         self.hint(operation, owner);
+    }
+
+    /// Something was collected while the message was on its way: what it carried may be too old, and what is held here
+    /// now is not. It holds the write as soon as that is stored.
+    fn may_resend(&mut self, operation: u64, owner: NodeId) -> bool {
+        let Some(op) = self.writes.get_mut(&operation) else { return false };
+        let Stage::Spreading { stale, resends, .. } = &mut op.stage else { return false };
+        *resends += 1;
+        let may = *resends <= RESENDS_MAX;
+        if may {
+            stale.push(owner);
+        }
+        may
+    }
+
+    fn resend_stale(&mut self, operation: u64) {
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        let Stage::Spreading { stored: true, stale, .. } = &mut op.stage else { return };
+        let (stale, partition, key) = (std::mem::take(stale), op.partition, op.key.clone());
+        for owner in stale {
+            let sent = self.next_sent();
+            self.load(partition, key.clone(), LoadFor::Resend { operation, owner, sent });
+        }
+    }
+
+    pub(crate) fn resend(&mut self, operation: u64, owner: NodeId, sent: u64, set: Option<VersionSet>) {
+        let Some(op) = self.writes.get(&operation) else { return };
+        let Some(set) = set else {
+            return self.settle(operation, |quorum| quorum.failed(owner, Failure::NotApplied));
+        };
+        let (epoch, key) = (op.epoch.number(), op.key.clone());
+        let request = Request::Replicate { epoch, sent, cause: Cause::Write, key, set };
+        let call = self.call(owner, request, Purpose::Part { operation });
+        self.own_call(operation, call);
     }
 
     pub(crate) fn hint_ended(&mut self, operation: u64, target: NodeId, ending: &Ending) {

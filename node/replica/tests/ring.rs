@@ -341,3 +341,42 @@ fn sloppy_or_strict_the_kind_is_in_the_receipt() {
         assert_eq!((written.receipt.kind, written.receipt.needed), (kind, 2));
     }
 }
+
+#[test]
+fn a_deleted_key_is_forgotten_by_all_and_stays_deleted() {
+    let mut world = World::new(5, |config| config.anti_entropy_interval = Duration::from_secs(2));
+    for at in 0..20 {
+        let key = format!("k{at}");
+        let written = world.put(id(1), &key, Some("v"), Context::default()).unwrap();
+        world.put(id(2), &key, None, written.context).unwrap();
+    }
+    world.until("nobody keeps a trace", |world| {
+        world.nodes.values().all(|node| node.engine.access().usage().keys == 0)
+    });
+    assert!(world.values(id(3), "k7").is_empty());
+    world.put(id(3), "k7", Some("again"), Context::default()).unwrap();
+    assert_eq!(world.values(id(4), "k7"), ["again"]);
+}
+
+#[test]
+fn a_sloppy_ring_writes_while_owners_are_away_and_hands_off_when_they_are_back() {
+    let mut world = World::new(5, |config| {
+        config.kind = QuorumKind::Sloppy;
+        config.anti_entropy_interval = Duration::ZERO; // Hints alone shall do it.
+    });
+    let partition = world.epoch.partitions().of_key(b"k");
+    let owners: Vec<NodeId> = world.epoch.owners(partition).map(|owner| owner.id).collect();
+    world.crash(owners[1]);
+    world.crash(owners[2]);
+    world.until("they are called down", |world| {
+        world.nodes.values().all(|node| owners[1..].iter().all(|owner| !node.replica.is_up(*owner)))
+    });
+    let written = world.put(owners[0], "k", Some("v"), Context::default()).unwrap();
+    assert_eq!((written.receipt.replicas, written.receipt.hints), (1, 1));
+    let kept = |world: &World| world.nodes.values().map(|n| n.replica.hints_owed().count()).sum::<usize>();
+    world.until("both hints are kept", |world| kept(world) == 2);
+    world.start(owners[1], 2);
+    world.start(owners[2], 2);
+    world.until("the hints are delivered", |world| kept(world) == 0 && world.is_converged("k"));
+    assert!(world.nodes.values().all(|node| node.replica.hints_balance()));
+}

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::antientropy;
 use quorate_core::causality::{Context, Expiry, Policy, VersionSet, WriteRefused};
+use quorate_core::collection;
 use quorate_core::limits::NAME_BYTES_MAX;
 use quorate_core::membership;
 use quorate_core::quorum::{Consistency, OutOfRange, QuorumKind};
@@ -106,6 +107,15 @@ pub enum Request {
         /// The step.
         request: antientropy::Request,
     },
+    /// To an owner or a fallback: a step of a collection.
+    Collection {
+        /// Routed by.
+        epoch: u64,
+        /// The step.
+        request: collection::Request,
+    },
+    /// How far the node has counted its content messages.
+    Mark,
     /// The epoch that the node serves by.
     FetchEpoch,
     /// "I am this start of my disk": remember it durably, unless you know one that is not earlier (INV-AMNESIA).
@@ -130,6 +140,9 @@ pub enum Cause {
 
 /// What an actor adds to a context in memory, about.
 const CONTEXT_ENTRY_BYTES: usize = 48;
+
+/// What a step of a collection takes in memory at most, about.
+const COLLECTION_BYTES: usize = collection::KEYS_BYTES_MAX;
 
 /// What a set takes in memory, about: for bounds, not for books.
 pub fn set_bytes(set: &VersionSet) -> usize {
@@ -173,7 +186,8 @@ impl Request {
             Self::Read { key, .. } => key.len(),
             Self::Repair { key, sources, .. } => key.len() + size_of_val(sources.as_slice()),
             Self::Exchange { request, .. } => exchange_bytes(request),
-            Self::FetchEpoch | Self::Claim { .. } => 0,
+            Self::Collection { .. } => COLLECTION_BYTES,
+            Self::FetchEpoch | Self::Mark | Self::Claim { .. } => 0,
         }
     }
 }
@@ -189,7 +203,13 @@ impl Response {
                 replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
             }
             Self::Exchanged(reply) => exchanged_bytes(reply),
-            Self::Applied | Self::Digest(_) | Self::Epoch(None) | Self::Claimed(_) | Self::Refused(_) => 0,
+            Self::Collection(_) => COLLECTION_BYTES,
+            Self::Applied
+            | Self::Mark(_)
+            | Self::Digest(_)
+            | Self::Epoch(None)
+            | Self::Claimed(_)
+            | Self::Refused(_) => 0,
         }
     }
 }
@@ -222,6 +242,10 @@ pub enum Response {
     Written(Written),
     /// To `Exchange`.
     Exchanged(antientropy::Reply),
+    /// To `Collection`.
+    Collection(collection::Reply),
+    /// To `Mark`.
+    Mark(collection::Mark),
     /// To `FetchEpoch`.
     Epoch(Option<Epoch>),
     /// To `Claim`: the start that this node now knows; the asker's own when it was taken.
