@@ -15,6 +15,7 @@ impl<S: Storage> Replica<S> {
             return;
         }
         self.hear_position(from, position);
+        self.membership.time_of_day(self.now.unix_ms);
         match self.membership.handle(message, self.now.mono, &mut self.dice) {
             Ok(actions) => self.carry_out(actions),
             Err(_) => self.stats.gossip_refused += 1,

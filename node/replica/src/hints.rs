@@ -105,7 +105,8 @@ impl<S: Storage> Replica<S> {
             return Err(Refusal::NotOwner { known });
         }
         self.admit_content(from, sent)?;
-        self.observe(&set)?;
+        self.believe(from.node, &set)?;
+        self.observe(&set);
         let name = HintName { partition, key, target };
         let bytes = set_bytes(&set);
         self.handoff.hints.reserve(&name, bytes).map_err(|_| Refusal::HintsFull { target })?;

@@ -230,7 +230,7 @@ impl<S: Storage> Replica<S> {
             if owner == self.id() {
                 if op.generation == self.generation(op.partition) {
                     let merged: VersionSet = op.quorum.merged().clone();
-                    let _ = self.observe(&merged); // What is repaired was written already.
+                    self.observe(&merged);
                     self.merge(op.partition, op.key.clone(), merged, MergeFor::ReadRepair);
                 }
             } else {

@@ -135,7 +135,7 @@ impl<S: Storage> Replica<S> {
         let (partition, key, generation) = (repair.partition, repair.key.clone(), repair.generation);
         match ending {
             Ending::Response(Response::Stored(set)) if generation == self.generation(partition) => {
-                let _ = self.observe(&set); // What is repaired was written already.
+                self.observe(&set);
                 self.merge(partition, key, set, MergeFor::Repair { repair: id });
             }
             _ => self.repair_step(id, false),

@@ -198,6 +198,7 @@ impl<S: Storage> Replica<S> {
             }
         }
         if self.membership.next_tick() <= now.mono {
+            self.membership.time_of_day(now.unix_ms);
             let actions = self.membership.tick(now.mono, &mut self.dice);
             self.carry_out(actions);
         }

@@ -91,10 +91,10 @@ impl<S: Storage> Replica<S> {
         let node = from.node;
         let (_, partition) = self.admit_to_owner(node, epoch, &key)?;
         self.admit_content(from, sent)?;
-        let observed = self.observe(&set);
         if cause == Cause::Write {
-            observed?;
+            self.believe(node, &set)?;
         }
+        self.observe(&set);
         self.merge(partition, key, set, MergeFor::Peer { node, request });
         Ok(())
     }
@@ -117,14 +117,21 @@ impl<S: Storage> Replica<S> {
         Ok(())
     }
 
-    /// Takes note of the newest stamp in a set, so that what is written next here counts as later. One that is too
-    /// far ahead is not believed.
-    pub(crate) fn observe(&mut self, set: &VersionSet) -> Result<(), Refusal> {
-        let Some(last) = set.last() else { return Ok(()) };
-        self.clock.observe(last.stamp, self.now.unix_ms).map_err(|error| {
+    /// Refuses a new write whose maker's clock is wrong: by last-write-wins it would win over all that is written later.
+    pub(crate) fn believe(&mut self, maker: NodeId, set: &VersionSet) -> Result<(), Refusal> {
+        set.stamps_believable(maker, self.now.unix_ms).map_err(|error| {
             self.stats.clock_ahead += 1;
-            Refusal::ClockAhead { node: last.dot.actor.node, ahead_ms: error.ahead_ms }
+            Refusal::ClockAhead { node: maker, ahead_ms: error.ahead_ms }
         })
+    }
+
+    /// Takes note of the newest stamp in a set, so that what is written next here counts as later. One that is too
+    /// far ahead is not followed; what it stamps was written already, and is kept.
+    pub(crate) fn observe(&mut self, set: &VersionSet) {
+        if let Some(last) = set.last() {
+            let ahead = self.clock.observe(last.stamp, self.now.unix_ms).is_err();
+            self.stats.clock_ahead += u64::from(ahead);
+        }
     }
 
     /// Merges a set into this owner's.

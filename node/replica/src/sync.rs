@@ -341,7 +341,7 @@ impl<S: Storage> Replica<S> {
         let batch = self.next_number();
         self.sync.batches.insert(batch, Batch { waiting, open: items.items.len(), stored: true });
         for item in items.items {
-            let _ = self.observe(&item.set); // What is synced was written already.
+            self.observe(&item.set);
             self.merge(partition, item.key, item.set, MergeFor::Item { batch });
         }
     }
