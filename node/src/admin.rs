@@ -1,7 +1,6 @@
 //! The admin API (`quorate_admin` says what it is), health, readiness and metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
@@ -9,13 +8,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
-use quorate_admin::types::{Health, Identity, Members, NodeStatus, StorageState};
 use quorate_core::ring::Epoch;
-use quorate_storage::{State as EngineState, Usage};
+use quorate_replica::AdoptError;
 
 use crate::http::error_response;
-use crate::node::{Node, takes_part};
-use crate::ring::AdoptError;
+use crate::node::{Ended, Node, sentence};
+use crate::status::Status;
 
 /// The largest epoch document: 1,000 members and 4,096 partitions fit well within.
 const EPOCH_BYTES_MAX: usize = 1 << 20;
@@ -23,7 +21,6 @@ const EPOCH_BYTES_MAX: usize = 1 << 20;
 /// What the handlers share.
 pub(crate) struct Admin {
     pub(crate) node: Arc<Node>,
-    pub(crate) identity: Identity,
     pub(crate) secret: String,
 }
 
@@ -32,9 +29,9 @@ pub(crate) fn router(admin: Admin) -> Router {
     let admin = Arc::new(admin);
     let behind_the_secret = Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/identity", get(async |State(admin): State<Arc<Admin>>| Json(admin.identity.clone())))
-        .route("/v1/members", get(async |State(admin): State<Arc<Admin>>| Json(admin.node.members())))
-        .route("/v1/health", get(async |State(admin): State<Arc<Admin>>| Json(admin.node.health())))
+        .route("/v1/identity", get(async |State(admin): State<Arc<Admin>>| Json(admin.node.identity())))
+        .route("/v1/members", get(members))
+        .route("/v1/health", get(health))
         .route("/v1/epoch", get(epoch).put(push_epoch))
         .layer(DefaultBodyLimit::max(EPOCH_BYTES_MAX))
         .fallback(|| async {
@@ -68,21 +65,38 @@ async fn ask_for_the_secret(State(admin): State<Arc<Admin>>, request: Request, n
     error_response(StatusCode::UNAUTHORIZED, "unauthorized", sentence)
 }
 
-async fn status(State(admin): State<Arc<Admin>>) -> Json<NodeStatus> {
-    let node = &admin.node;
-    Json(NodeStatus {
-        identity: admin.identity.clone(),
-        epoch: node.ring.current().map(|epoch| epoch.mark()),
-        health: node.health(),
-        members: node.members(),
-    })
+/// The engine is gone: the process is about to end.
+impl IntoResponse for Ended {
+    fn into_response(self) -> Response {
+        error_response(StatusCode::SERVICE_UNAVAILABLE, "stopping", "this node is about to end")
+    }
+}
+
+async fn with_status(admin: &Admin, answer: impl FnOnce(&Node, &Status) -> Response) -> Response {
+    match admin.node.status().await {
+        Ok(status) => answer(&admin.node, &status),
+        Err(ended) => ended.into_response(),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Response {
+    with_status(&admin, |node, status| Json(node.node_status(status)).into_response()).await
+}
+
+async fn members(State(admin): State<Arc<Admin>>) -> Response {
+    with_status(&admin, |node, status| Json(node.members(status)).into_response()).await
+}
+
+async fn health(State(admin): State<Arc<Admin>>) -> Response {
+    with_status(&admin, |node, status| Json(node.health(status)).into_response()).await
 }
 
 async fn epoch(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.node.ring.current() {
-        Some(epoch) => Json(&*epoch).into_response(),
+    with_status(&admin, |_, status| match &status.epoch {
+        Some(epoch) => Json(&**epoch).into_response(),
         None => error_response(StatusCode::NOT_FOUND, "no_epoch", "no epoch was pushed to this node yet"),
-    }
+    })
+    .await
 }
 
 async fn push_epoch(State(admin): State<Arc<Admin>>, body: axum::body::Bytes) -> Response {
@@ -92,123 +106,40 @@ async fn push_epoch(State(admin): State<Arc<Admin>>, body: axum::body::Bytes) ->
             return error_response(StatusCode::BAD_REQUEST, "bad_request", &format!("not an epoch: {error}"));
         }
     };
-    let node = admin.node.clone();
-    let adopted = tokio::task::spawn_blocking(move || node.ring.adopt(epoch)).await;
-    match adopted {
-        Ok(Ok(mark)) => Json(mark).into_response(),
-        Ok(Err(AdoptError::Epoch(error))) => {
-            error_response(StatusCode::CONFLICT, "epoch_conflict", &error.to_string())
-        }
-        Ok(Err(AdoptError::Disk(error))) => {
-            error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal", &format!("{error:#}"))
-        }
-        Err(error) => error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
-    }
+    let error = match admin.node.adopt(epoch).await {
+        Ok(Ok(mark)) => return Json(mark).into_response(),
+        Ok(Err(error)) => error,
+        Err(ended) => return ended.into_response(),
+    };
+    let (status, code) = match error {
+        AdoptError::Epoch(_) => (StatusCode::CONFLICT, "epoch_conflict"),
+        AdoptError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        AdoptError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+    };
+    error_response(status, code, &sentence(&error))
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.node.health().reason {
+    with_status(&admin, |node, status| match node.health(status).reason {
         None => "ready\n".into_response(),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
-    }
+    })
+    .await
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    admin.node.update_gauges();
-    match admin.node.metrics.encode() {
-        Ok(text) => {
-            let headers = HeaderMap::from_iter([(
-                header::CONTENT_TYPE,
-                header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-            )]);
-            (headers, text).into_response()
+    with_status(&admin, |node, status| {
+        node.metrics.update(status, &node.health(status), &node.store.usage());
+        match node.metrics.encode() {
+            Ok(text) => {
+                let headers = HeaderMap::from_iter([(
+                    header::CONTENT_TYPE,
+                    header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+                )]);
+                (headers, text).into_response()
+            }
+            Err(error) => error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
         }
-        Err(error) => error_response(StatusCode::INTERNAL_SERVER_ERROR, "internal", &error.to_string()),
-    }
-}
-
-/// How many partitions are reachable, as this node sees it.
-struct Reach {
-    partitions: u32,
-    at_quorum: u32,
-    in_full: u32,
-}
-
-impl Node {
-    fn reach(&self, epoch: &Epoch) -> Reach {
-        let replication = epoch.replication();
-        let quorum = replication.read_quorum.max(replication.write_quorum);
-        let mut reach = Reach { partitions: epoch.partitions().get(), at_quorum: 0, in_full: 0 };
-        for partition in epoch.partitions().iter() {
-            let up = epoch.owners(partition).filter(|o| o.id == self.id || self.liveness.is_up(o.id)).count();
-            reach.at_quorum += u32::from(up >= usize::from(quorum));
-            reach.in_full += u32::from(up == usize::from(replication.factor));
-        }
-        reach
-    }
-
-    /// Why the ring does not serve through this node; none when it does.
-    fn unready(&self, epoch: Option<&Epoch>, reach: &Reach) -> Option<String> {
-        let Some(epoch) = epoch else { return Some("no ring yet: waiting for the first epoch".into()) };
-        if self.stopping.load(Ordering::Relaxed) {
-            Some("stopping".into())
-        } else if !takes_part(epoch, self.id) {
-            Some(format!("this disk ({}) is no active member of epoch {}", self.id, epoch.number()))
-        } else if reach.at_quorum == 0 {
-            Some("no partition has a quorum of owners up".into())
-        } else {
-            None
-        }
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        let epoch = self.ring.current();
-        let none = Reach { partitions: 0, at_quorum: 0, in_full: 0 };
-        let reach = epoch.as_ref().map_or(none, |epoch| self.reach(epoch));
-        let reason = self.unready(epoch.as_deref(), &reach);
-        let usage = self.store.usage();
-        Health {
-            ready: reason.is_none(),
-            reason,
-            partitions: reach.partitions,
-            partitions_at_quorum: reach.at_quorum,
-            partitions_in_full: reach.in_full,
-            keys: usage.keys,
-            data_bytes: usage.log_bytes,
-            free_bytes: usage.free_bytes,
-            storage: storage_state(&usage),
-        }
-    }
-
-    pub(crate) fn members(&self) -> Members {
-        let epoch = self.ring.current();
-        let in_ring = |id| epoch.as_ref().is_some_and(|epoch| epoch.member(id).is_some());
-        Members { observer: self.id, members: self.liveness.views(in_ring) }
-    }
-
-    fn update_gauges(&self) {
-        let health = self.health();
-        let m = &self.metrics;
-        m.ready.set(health.ready.into());
-        m.epoch.set(self.ring.number() as i64);
-        m.partitions.set(health.partitions.into());
-        m.partitions_at_quorum.set(health.partitions_at_quorum.into());
-        m.partitions_in_full.set(health.partitions_in_full.into());
-        m.keys.set(health.keys as i64);
-        m.log_bytes.set(health.data_bytes as i64);
-        m.dead_bytes.set(self.store.usage().dead_bytes as i64);
-        m.free_bytes.set(health.free_bytes as i64);
-        m.storage_writable.set((health.storage == StorageState::Writable).into());
-        for (state, count) in self.liveness.counts() {
-            m.members.with_label_values(&[state]).set(count);
-        }
-    }
-}
-
-fn storage_state(usage: &Usage) -> StorageState {
-    match usage.state {
-        EngineState::Writable => StorageState::Writable,
-        EngineState::Full => StorageState::Full,
-        EngineState::Failed => StorageState::Failed,
-    }
+    })
+    .await
 }

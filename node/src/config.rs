@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use quorate_core::ClusterId;
 use quorate_core::causality::Policy;
 use quorate_core::limits::NAME_BYTES_MAX;
+use quorate_core::quorum::QuorumKind;
 use quorate_storage::Durability;
 use serde::Deserialize;
 
@@ -59,6 +60,18 @@ pub(crate) struct Options {
     /// What a write does to values that it has not seen [default: siblings].
     #[arg(long, env = "QUORATE_CONFLICTS", value_enum)]
     conflicts: Option<ConflictsOption>,
+    /// Whether a node that keeps a hint for an owner which is away counts in write quorums [default: strict].
+    #[arg(long, env = "QUORATE_QUORUM", value_enum)]
+    quorum: Option<QuorumOption>,
+    /// How often each pair of replicas looks for differences [default: 60s].
+    #[arg(long, env = "QUORATE_ANTI_ENTROPY_INTERVAL", value_name = "DURATION")]
+    anti_entropy_interval: Option<Span>,
+    /// Bytes a second that background repair may move [default: 64Mi].
+    #[arg(long, env = "QUORATE_TRANSFER_RATE", value_name = "SIZE")]
+    transfer_rate: Option<Size>,
+    /// Bytes of hints to keep for one node that is away [default: 256Mi].
+    #[arg(long, env = "QUORATE_HINT_BYTES", value_name = "SIZE")]
+    hint_bytes: Option<Size>,
     /// How long a request may take [default: 5s].
     #[arg(long, env = "QUORATE_REQUEST_TIMEOUT", value_name = "DURATION")]
     request_timeout: Option<Span>,
@@ -102,6 +115,15 @@ enum ConflictsOption {
     LastWriteWins,
 }
 
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum QuorumOption {
+    /// Only owners count.
+    Strict,
+    /// Who keeps a hint counts for the owner that is away: writes go on, and reads may miss them for a while.
+    Sloppy,
+}
+
 /// How logs are written.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -127,6 +149,10 @@ pub(crate) struct Config {
     pub(crate) secret: String,
     pub(crate) durability: Durability,
     pub(crate) conflicts: Policy,
+    pub(crate) quorum: QuorumKind,
+    pub(crate) anti_entropy_interval: Duration,
+    pub(crate) transfer_bytes_per_second: u64,
+    pub(crate) hint_bytes_max: u64,
     pub(crate) request_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) drain_linger: Duration,
@@ -175,6 +201,10 @@ impl Options {
             secret_file: self.secret_file.or(other.secret_file),
             durability: self.durability.or(other.durability),
             conflicts: self.conflicts.or(other.conflicts),
+            quorum: self.quorum.or(other.quorum),
+            anti_entropy_interval: self.anti_entropy_interval.or(other.anti_entropy_interval),
+            transfer_rate: self.transfer_rate.or(other.transfer_rate),
+            hint_bytes: self.hint_bytes.or(other.hint_bytes),
             request_timeout: self.request_timeout.or(other.request_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             drain_linger: self.drain_linger.or(other.drain_linger),
@@ -229,6 +259,18 @@ impl Options {
                 ConflictsOption::Siblings => Policy::Siblings,
                 ConflictsOption::LastWriteWins => Policy::LastWriteWins,
             },
+            quorum: match self.quorum.unwrap_or(QuorumOption::Strict) {
+                QuorumOption::Strict => QuorumKind::Strict,
+                QuorumOption::Sloppy => QuorumKind::Sloppy,
+            },
+            anti_entropy_interval: check.span(
+                "anti-entropy-interval",
+                self.anti_entropy_interval,
+                60_000,
+                1_000..=86_400_000,
+            ),
+            transfer_bytes_per_second: check.size("transfer-rate", self.transfer_rate, 64 << 20, 64 << 10),
+            hint_bytes_max: check.size("hint-bytes", self.hint_bytes, 256 << 20, 1 << 20),
             request_timeout: check.span("request-timeout", self.request_timeout, 5_000, 10..=600_000),
             drain_timeout: check.span("drain-timeout", self.drain_timeout, 20_000, 0..=3_600_000),
             drain_linger: check.span("drain-linger", self.drain_linger, 3_000, 0..=600_000),
@@ -303,6 +345,14 @@ impl Checks {
         span
     }
 
+    fn size(&mut self, option: &str, given: Option<Size>, default_bytes: u64, bytes_min: u64) -> u64 {
+        let bytes = given.map_or(default_bytes, |size| size.0);
+        self.that(bytes >= bytes_min, || {
+            format!("{option}: {bytes} bytes is too little, write {}Ki or more", bytes_min >> 10)
+        });
+        bytes
+    }
+
     fn secret(&mut self, path: &Path) -> String {
         if path.as_os_str().is_empty() {
             return String::new();
@@ -350,6 +400,7 @@ mod tests {
             advertise: Some("nowhere".into()),
             seeds: Some(vec!["a:0".into()]),
             detect_after: Some("1ms".parse().unwrap()),
+            transfer_rate: Some("1Ki".parse().unwrap()),
             ..Options::default()
         };
         let mistakes = options.resolve().err().unwrap().to_string();
@@ -360,6 +411,7 @@ mod tests {
             "\"a:0\"",
             "at least 16",
             "detect-after: 1 ms is out of bounds",
+            "transfer-rate: 1024 bytes is too little, write 64Ki or more",
         ] {
             assert!(mistakes.contains(part), "{part:?} is not in {mistakes}");
         }

@@ -8,13 +8,16 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use quorate_core::ClusterId;
 use quorate_core::causality::Policy;
+use quorate_core::quorum::QuorumKind;
 use quorate_core::ring::{Epoch, Member, MemberState, Replication, planner};
+use quorate_replica::AdoptError;
 use quorate_storage::Durability;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::identity::write_durably;
+use crate::node::sentence;
 use crate::run::{self, Running};
 
 const NODES: u16 = 3;
@@ -62,7 +65,7 @@ async fn bring_up(
     for index in 0..NODES {
         nodes.push(run::start(config(arguments, dir, cluster, secret, index)).await?);
     }
-    make_ring(arguments, cluster, &nodes)?;
+    make_ring(arguments, cluster, &nodes).await?;
     wait_until_ready(&nodes).await?;
     Ok(nodes)
 }
@@ -130,6 +133,10 @@ fn config(arguments: &Arguments, dir: &Path, cluster: ClusterId, secret: &str, i
         secret: secret.to_owned(),
         durability: Durability::Sync,
         conflicts: Policy::Siblings,
+        quorum: QuorumKind::Strict,
+        anti_entropy_interval: Duration::from_secs(60),
+        transfer_bytes_per_second: 64 << 20,
+        hint_bytes_max: 64 << 20,
         request_timeout: Duration::from_secs(5),
         drain_timeout: Duration::from_secs(5),
         drain_linger: Duration::ZERO,
@@ -140,13 +147,16 @@ fn config(arguments: &Arguments, dir: &Path, cluster: ClusterId, secret: &str, i
 }
 
 /// Commits the first epoch, unless an earlier run did.
-fn make_ring(arguments: &Arguments, cluster: ClusterId, nodes: &[Running]) -> anyhow::Result<()> {
-    let known = nodes.iter().find_map(|running| running.node.ring.current());
+async fn make_ring(arguments: &Arguments, cluster: ClusterId, nodes: &[Running]) -> anyhow::Result<()> {
+    let mut known = None;
+    for running in nodes {
+        known = known.or(running.node.status().await.ok().and_then(|status| status.epoch));
+    }
     let epoch: Epoch = match known {
         Some(epoch) => (*epoch).clone(),
         None => {
             let member = |(running, index): (&Running, u16)| Member {
-                id: running.node.id,
+                id: running.node.identity.actor.node,
                 name: format!("dev-{index}"),
                 address: local(arguments.peer_port + index).to_string(),
                 zone: Some(format!("zone-{index}")),
@@ -154,34 +164,36 @@ fn make_ring(arguments: &Arguments, cluster: ClusterId, nodes: &[Running]) -> an
                 state: MemberState::Active,
             };
             let replication = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
-            planner::first_epoch(
-                cluster,
-                PARTITIONS,
-                replication,
-                nodes.iter().zip(0..).map(member).collect(),
-            )?
+            let members = nodes.iter().zip(0..).map(member).collect();
+            planner::first_epoch(cluster, PARTITIONS, replication, members)?
         }
     };
     for running in nodes {
-        running.node.ring.adopt(epoch.clone())?;
+        match running.node.adopt(epoch.clone()).await {
+            Ok(Ok(_) | Err(AdoptError::Busy)) => {} // Busy with what a peer told it: the same.
+            Ok(Err(error)) => bail!("the ring cannot be made: {}", sentence(&error)),
+            Err(_) => bail!("a node ended while the ring was made; the log above says why"),
+        }
     }
     Ok(())
 }
 
 async fn wait_until_ready(nodes: &[Running]) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_WITHIN;
-    let in_full = |running: &Running| {
-        let health = running.node.health();
-        health.ready && health.partitions_in_full == health.partitions
-    };
-    while !nodes.iter().all(in_full) {
-        if Instant::now() > deadline {
-            bail!(
-                "the nodes did not find each other within {} s; the log above says why",
-                READY_WITHIN.as_secs()
-            );
+    for running in nodes {
+        loop {
+            let health = running.node.status().await.map(|status| running.node.health(&status));
+            if health.is_ok_and(|health| health.ready && health.partitions_in_full == health.partitions) {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the nodes did not find each other within {} s; the log above says why",
+                    READY_WITHIN.as_secs()
+                );
+            }
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

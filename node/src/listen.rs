@@ -22,8 +22,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::inbox::Inbox;
 use crate::metrics::Metrics;
-use crate::node::Node;
 use crate::peers::{self, Credentials};
 use crate::seldom::Seldom;
 
@@ -174,18 +174,18 @@ pub(crate) async fn clients(
 /// Runs the listener that peers and the admin API share.
 pub(crate) async fn peers_and_admin(
     listener: TcpListener,
-    node: Arc<Node>,
     us: Credentials,
+    inbox: Arc<Inbox>,
     admin: Arc<HttpServer>,
     stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
     let serve = move |stream: TcpStream, watcher| {
-        let (node, us, admin) = (node.clone(), us.clone(), admin.clone());
+        let (us, inbox, admin) = (us.clone(), inbox.clone(), admin.clone());
         async move {
             let mut first = [0];
             match timeout(FIRST_WORD_TIMEOUT, stream.peek(&mut first)).await {
-                Ok(Ok(1)) if first[0] == MAGIC[0] => peer(stream, node, &us).await,
+                Ok(Ok(1)) if first[0] == MAGIC[0] => peer(stream, &us, inbox, &admin.metrics).await,
                 Ok(Ok(1)) => admin.serve(stream, watcher).await,
                 _ => {} // Closed or silent: a port check.
             }
@@ -194,11 +194,11 @@ pub(crate) async fn peers_and_admin(
     accept_loop(listener, stop, serve, drain).await;
 }
 
-async fn peer(mut stream: TcpStream, node: Arc<Node>, us: &Credentials) {
+async fn peer(mut stream: TcpStream, us: &Credentials, inbox: Arc<Inbox>, metrics: &Metrics) {
     let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
     let mut magic = [0; MAGIC.len()];
     let served = match timeout(FIRST_WORD_TIMEOUT, stream.read_exact(&mut magic)).await {
-        Ok(Ok(_)) if magic == *MAGIC => match peers::serve(stream, us, node.clone()).await {
+        Ok(Ok(_)) if magic == *MAGIC => match peers::serve(stream, us, inbox).await {
             Err(error) if error.is_departure() => {
                 return tracing::debug!(%address, %error, "a peer left");
             }
@@ -208,7 +208,7 @@ async fn peer(mut stream: TcpStream, node: Arc<Node>, us: &Credentials) {
     };
     if let Err(error) = served {
         static LOG: Seldom = Seldom::new();
-        node.metrics.refused_connections.with_label_values(&["peer"]).inc();
+        metrics.refused_connections.with_label_values(&["peer"]).inc();
         if LOG.due() {
             tracing::info!(%address, %error, "closed a peer connection");
         }

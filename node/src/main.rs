@@ -1,24 +1,26 @@
 //! `quorate-node`: the storage node of Quorate.
 //!
 //! This crate is the shell: it moves bytes and time. What a key's owners are, when a write is acknowledged and
-//! who is alive is decided in `quorate_core`.
+//! who is alive is decided in `quorate_replica`, which the simulator drives as well.
 #![forbid(unsafe_code)]
 
 mod admin;
 mod config;
-mod coordinator;
 mod dev;
-mod gossip;
+mod documents;
+mod engine;
 mod http;
 mod identity;
+mod inbox;
 mod listen;
 mod metrics;
 mod node;
 mod peers;
-mod ring;
+mod readers;
 mod room;
 mod run;
 mod seldom;
+mod status;
 mod units;
 
 use std::io::IsTerminal as _;
@@ -103,11 +105,17 @@ async fn serve(config: config::Config) -> anyhow::Result<()> {
         // Nothing is promised to anybody yet; a log in the middle of its recovery is as safe as after a crash.
         () = &mut stop => return Ok(()),
     };
-    tokio::select! {
-        () = stop => {}
-        part = running.ended() => anyhow::bail!("{part} ended by itself, which is a defect; the log above may say why"),
+    let ended = tokio::select! {
+        () = stop => None,
+        ended = running.ended() => Some(ended),
+    };
+    match ended {
+        None => running.stop().await,
+        Some(run::Ended::Amnesia { known_start }) => return Err(running.give_up(known_start).await),
+        Some(run::Ended::Part(part)) => {
+            anyhow::bail!("{part} ended by itself, which is a defect; the log above may say why")
+        }
     }
-    running.stop().await;
     Ok(())
 }
 

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use quorate_storage::Observer;
+use quorate_admin::types::{Health, StorageState};
+use quorate_replica::Stats;
+use quorate_storage::{Observer, Usage};
+
+use crate::status::Status;
 
 /// Latency buckets in seconds: 50 µs to 10 s.
 const BUCKETS: [f64; 17] = [
@@ -21,26 +25,67 @@ pub(crate) struct Metrics {
     pub(crate) requests: IntCounterVec,
     pub(crate) request_seconds: HistogramVec,
     pub(crate) requests_in_progress: IntGauge,
-    pub(crate) replica_acks: IntCounterVec,
-    pub(crate) read_repairs: IntCounterVec,
-    pub(crate) forwarded: IntCounter,
     pub(crate) refused_connections: IntCounterVec,
-    pub(crate) clock_ahead: IntCounter,
-    pub(crate) sibling_warnings: IntCounter,
-    pub(crate) members: IntGaugeVec,
-    pub(crate) epoch: IntGauge,
-    pub(crate) ready: IntGauge,
-    pub(crate) partitions: IntGauge,
-    pub(crate) partitions_at_quorum: IntGauge,
-    pub(crate) partitions_in_full: IntGauge,
-    pub(crate) keys: IntGauge,
-    pub(crate) log_bytes: IntGauge,
-    pub(crate) dead_bytes: IntGauge,
-    pub(crate) free_bytes: IntGauge,
-    pub(crate) storage_writable: IntGauge,
+    members: IntGaugeVec,
+    epoch: IntGauge,
+    ready: IntGauge,
+    partitions: IntGauge,
+    partitions_at_quorum: IntGauge,
+    partitions_in_full: IntGauge,
+    keys: IntGauge,
+    log_bytes: IntGauge,
+    dead_bytes: IntGauge,
+    free_bytes: IntGauge,
+    storage_writable: IntGauge,
+    claimed: IntGauge,
+    operations: IntGauge,
+    peer_latency: GaugeVec,
     fsync_seconds: Histogram,
     group_writes: Histogram,
+    /// What the replica counts, in the order of [`COUNTED`].
+    counted: Vec<IntCounter>,
 }
+
+/// A count that the replica keeps: the series, and where it stands.
+struct Counted {
+    name: &'static str,
+    help: &'static str,
+    label: Option<(&'static str, &'static str)>,
+    read: fn(&Stats) -> u64,
+}
+
+const fn counted(
+    name: &'static str,
+    help: &'static str,
+    label: Option<(&'static str, &'static str)>,
+    read: fn(&Stats) -> u64,
+) -> Counted {
+    Counted { name, help, label, read }
+}
+
+const ACKS: &str = "quorate_replica_acks_total";
+const ACKS_HELP: &str = "Replies of owners to this coordinator's writes, by outcome.";
+const REPAIRS: &str = "quorate_read_repairs_total";
+const REPAIRS_HELP: &str = "Owners that replied to a read with less, and were brought up to date or not.";
+
+/// One line a count.
+#[rustfmt::skip]
+const COUNTED: &[Counted] = &[
+    counted("quorate_forwarded_writes_total", "Writes handed to an owner to coordinate.", None, |s| s.writes_forwarded),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "acknowledged")), |s| s.parts_acknowledged),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "refused")), |s| s.parts_refused),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "unreachable")), |s| s.parts_unreachable),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "lost")), |s| s.parts_lost),
+    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "repaired")), |s| s.read_repairs_done),
+    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "failed")), |s| s.read_repairs_failed),
+    counted("quorate_hedged_reads_total", "Reads that asked one more owner because another was slow.", None, |s| s.hedges),
+    counted("quorate_digest_mismatches_total", "Reads whose owners did not agree.", None, |s| s.digest_mismatches),
+    counted("quorate_sloppy_writes_total", "Writes that were acknowledged with the help of hints.", None, |s| s.sloppy_writes),
+    counted("quorate_sibling_warnings_total", "Writes that left a key with many concurrent values.", None, |s| s.sibling_warnings),
+    counted("quorate_clock_ahead_total", "Stamps of other nodes that were too far in the future to be believed.", None, |s| s.clock_ahead),
+    counted("quorate_stale_messages_total", "Messages that were too old to be taken.", None, |s| s.stale_messages),
+    counted("quorate_gossip_refused_total", "Gossip that made no sense.", None, |s| s.gossip_refused),
+];
 
 /// Makes a series and registers it. Names are fixed here, so a clash is a defect that the first start shows.
 fn register<C: prometheus::core::Collector + Clone + 'static>(
@@ -57,7 +102,6 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let gauge = |name: &str, help: &str| register(r, IntGauge::new(name, help));
-        let counter = |name: &str, help: &str| register(r, IntCounter::new(name, help));
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(r, IntCounterVec::new(Opts::new(name, help), labels))
         };
@@ -83,29 +127,10 @@ impl Metrics {
                 "quorate_requests_in_progress",
                 "Client requests that are being worked on.",
             ),
-            replica_acks: counters(
-                "quorate_replica_acks_total",
-                "Replies of owners to this coordinator's writes, by outcome.",
-                &["outcome"],
-            ),
-            read_repairs: counters(
-                "quorate_read_repairs_total",
-                "Sets sent to owners that replied to a read with less, by outcome.",
-                &["outcome"],
-            ),
-            forwarded: counter("quorate_forwarded_writes_total", "Writes handed to an owner to coordinate."),
             refused_connections: counters(
                 "quorate_refused_connections_total",
                 "Connections closed because of what came over them, by listener.",
                 &["listener"],
-            ),
-            clock_ahead: counter(
-                "quorate_clock_ahead_total",
-                "Stamps of other nodes that were too far in the future to be believed.",
-            ),
-            sibling_warnings: counter(
-                "quorate_sibling_warnings_total",
-                "Writes that left a key with many concurrent values.",
             ),
             members: register(
                 r,
@@ -133,6 +158,30 @@ impl Metrics {
             ),
             free_bytes: gauge("quorate_disk_free_bytes", "Free bytes on this node's disk."),
             storage_writable: gauge("quorate_storage_writable", "Whether this node's storage takes writes."),
+            claimed: gauge(
+                "quorate_claimed",
+                "Whether a majority of members confirmed that this disk did not go back in time.",
+            ),
+            operations: gauge(
+                "quorate_operations_in_progress",
+                "Operations, calls to peers and repairs that this node works on.",
+            ),
+            peer_latency: register(
+                r,
+                GaugeVec::new(
+                    Opts::new("quorate_peer_latency_seconds", "Smoothed time until a peer answers."),
+                    &["peer"],
+                ),
+            ),
+            counted: COUNTED
+                .iter()
+                .map(|Counted { name, help, label, .. }| {
+                    let opts = Opts::new(*name, *help);
+                    let opts =
+                        label.iter().fold(opts, |opts, (label, value)| opts.const_label(*label, *value));
+                    register(r, IntCounter::with_opts(opts))
+                })
+                .collect(),
             fsync_seconds: register(
                 r,
                 Histogram::with_opts(seconds(
@@ -147,12 +196,6 @@ impl Metrics {
             registry: Registry::new(),
         };
         // A series that appears with its first event has no rate for it: what alerts watch is there from the start.
-        for outcome in ["acknowledged", "refused", "unreachable", "lost", "timeout"] {
-            metrics.replica_acks.with_label_values(&[outcome]);
-        }
-        for outcome in ["repaired", "failed"] {
-            metrics.read_repairs.with_label_values(&[outcome]);
-        }
         for listener in ["http", "admin", "peer"] {
             metrics.refused_connections.with_label_values(&[listener]);
         }
@@ -162,6 +205,36 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("the process collector's names are its own");
         Arc::new(Self { registry, ..metrics })
+    }
+
+    /// Takes over what the replica and the storage say of themselves.
+    pub(crate) fn update(&self, status: &Status, health: &Health, usage: &Usage) {
+        for (series, Counted { read, .. }) in self.counted.iter().zip(COUNTED) {
+            // Two readings may come in any order; a counter never falls.
+            series.inc_by(read(&status.stats).saturating_sub(series.get()));
+        }
+        self.ready.set(health.ready.into());
+        self.claimed.set(status.claimed.into());
+        self.operations.set(status.in_progress as i64);
+        self.epoch.set(status.epoch.as_ref().map_or(0, |epoch| epoch.number() as i64));
+        self.partitions.set(health.partitions.into());
+        self.partitions_at_quorum.set(health.partitions_at_quorum.into());
+        self.partitions_in_full.set(health.partitions_in_full.into());
+        self.keys.set(usage.keys as i64);
+        self.log_bytes.set(usage.log_bytes as i64);
+        self.dead_bytes.set(usage.dead_bytes as i64);
+        self.free_bytes.set(usage.free_bytes as i64);
+        self.storage_writable.set((health.storage == StorageState::Writable).into());
+        for (state, count) in status.counts() {
+            self.members.with_label_values(&[state]).set(count);
+        }
+        self.peer_latency.reset(); // Those that are gone have none.
+        for member in &status.members {
+            if let Some(latency) = member.latency {
+                let name = member.view.node.name.as_str();
+                self.peer_latency.with_label_values(&[name]).set(latency.as_secs_f64());
+            }
+        }
     }
 
     /// The exposition text.

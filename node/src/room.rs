@@ -29,11 +29,6 @@ impl Room {
         let grains = bytes.div_ceil(GRAIN_BYTES).min(self.grains);
         self.free.clone().try_acquire_many_owned(u32::try_from(grains).ok()?).ok()
     }
-
-    /// Whether more than half is taken: what can do without should.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.free.available_permits() < self.grains / 2
-    }
 }
 
 /// The same bytes, which hold on to `room` for as long as anybody holds on to them.
@@ -54,9 +49,8 @@ mod tests {
     #[test]
     fn room_comes_back_with_the_last_holder() {
         let room = Room::new(10 * GRAIN_BYTES);
-        assert!(!room.is_crowded());
         let bytes = keep(Bytes::from_static(b"x"), room.take(9 * GRAIN_BYTES + 1));
-        assert!(room.take(1).is_none() && room.is_crowded());
+        assert!(room.take(1).is_none());
         assert!(room.take(0).is_some(), "nothing takes no room");
         let other = bytes.clone();
         drop(bytes);

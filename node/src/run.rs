@@ -1,126 +1,144 @@
 //! A node's life: start, serve, stop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use quorate_admin::types::Identity;
+use quorate_core::causality::Actor;
+use quorate_core::membership::{self, NodeInfo};
+use quorate_replica::{self as replica, Now, Replica, Sender};
 use quorate_storage::{Options as StoreOptions, Recovery, StdDisk, Store};
 use quorate_wire::handshake::Secret;
-use quorate_wire::peer::Request;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::admin::{self, Admin};
 use crate::config::Config;
-use crate::gossip::{self, HEARD_MAX, Liveness};
+use crate::documents::{self, Keeper};
+use crate::engine::{End, Engine, unix_ms};
+use crate::inbox::{Inbox, Input};
 use crate::listen::{self, HttpServer};
 use crate::metrics::Metrics;
-use crate::node::{Node, REPLIES_BYTES_MAX};
-use crate::peers::{Credentials, Peers};
-use crate::ring::Ring;
-use crate::room::Room;
+use crate::node::Node;
+use crate::peers::{Credentials, Links};
+use crate::readers::Library;
 use crate::{http, identity};
-
-/// How long a stopping node waits for a peer to confirm that it heard.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A node that serves.
 pub(crate) struct Running {
     pub(crate) node: Arc<Node>,
     pub(crate) http: SocketAddr,
     config: Config,
-    leave: oneshot::Sender<()>,
     stop_clients: watch::Sender<bool>,
     stop_peers: watch::Sender<bool>,
     clients: JoinHandle<()>,
     peers: JoinHandle<()>,
-    gossip: JoinHandle<()>,
-    _disk: identity::Disk,
+    engine: JoinHandle<End>,
+    disk: identity::Disk,
+}
+
+/// What ended that never should while a node serves.
+pub(crate) enum Ended {
+    /// A part of the node: half a node is worse than none.
+    Part(&'static str),
+    /// The disk went back in time: a peer knows this start of it.
+    Amnesia { known_start: u64 },
 }
 
 /// Takes the disk, recovers the log, opens the listeners and looks for the others.
 pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let disk = identity::take(&config.data_dir, config.cluster)?;
-    let id = disk.actor.node;
-    let ring = Ring::open(&config.data_dir, config.cluster)?;
+    let remembered = documents::read(&config.data_dir)?;
     let metrics = Metrics::new();
     let store = open_store(&config, disk.actor, metrics.clone()).await?;
-
-    let secret = Secret::new(config.secret.as_bytes());
-    let us = Credentials { cluster: config.cluster, node: id, secret: secret.clone() };
-    let (heard_in, heard) = mpsc::channel(HEARD_MAX);
-    let node = Arc::new(Node {
-        id,
-        secret,
-        conflicts: config.conflicts,
-        request_timeout: config.request_timeout,
-        ring,
-        store,
-        peers: Peers::new(us.clone()),
-        liveness: Liveness::default(),
-        metrics: metrics.clone(),
-        stopping: AtomicBool::new(false),
-        replies: Room::new(REPLIES_BYTES_MAX),
-        clock: Mutex::default(),
-        heard: heard_in,
-    });
-
     let client_listener = bind(config.http_listen, "http-listen").await?;
     let peer_listener = bind(config.peer_listen, "peer-listen").await?;
     let http = client_listener.local_addr()?;
-    let client_server = HttpServer::new(http::router(node.clone()), metrics.clone(), "http");
-    let admin =
-        Admin { node: node.clone(), identity: identity(&config, &disk), secret: config.secret.clone() };
-    let admin_server = HttpServer::new(admin::router(admin), metrics, "admin");
 
-    let (leave, leaving) = oneshot::channel();
+    let secret = Secret::new(config.secret.as_bytes());
+    let us = Sender { node: disk.actor.node, start: disk.actor.start };
+    let us = Credentials { cluster: config.cluster, us, secret: secret.clone() };
+    let identity = identity(&config, disk.actor);
+    let inbox = Arc::new(Inbox::default());
+    let keeper = Keeper::start(config.data_dir.clone(), inbox.clone())?;
+    let links = Links::new(us.clone(), inbox.clone());
+    let began = Instant::now();
+    let replica = Replica::new(
+        identity.clone(),
+        behaviour(&config),
+        Library::open(store.clone())?,
+        completions(inbox.clone()),
+        Box::new(rand::random::<u64>),
+        remembered,
+        Now { mono: began.elapsed(), unix_ms: unix_ms() },
+    )
+    .context("this node cannot introduce itself")?;
+    let epoch = replica.epoch().map_or(0, |epoch| epoch.number());
+    let engine = tokio::spawn(Engine::new(inbox.clone(), replica, links, keeper, began).run());
+
+    let node = Arc::new(Node {
+        identity,
+        secret,
+        conflicts: config.conflicts,
+        durability: config.durability,
+        request_timeout: config.request_timeout,
+        store,
+        metrics: metrics.clone(),
+        stopping: AtomicBool::new(false),
+        inbox: inbox.clone(),
+    });
+    let client_server = HttpServer::new(http::router(node.clone()), metrics.clone(), "http");
+    let admin = Admin { node: node.clone(), secret: config.secret.clone() };
+    let admin_server = HttpServer::new(admin::router(admin), metrics, "admin");
     let (stop_clients, clients_stopped) = watch::channel(false);
     let (stop_peers, peers_stopped) = watch::channel(false);
     let drain = config.drain_timeout;
-    let gossip = tokio::spawn(gossip::run(node.clone(), config.clone(), disk.actor.start, heard, leaving));
     let clients = tokio::spawn(listen::clients(client_listener, client_server, clients_stopped, drain));
-    let peers = tokio::spawn(listen::peers_and_admin(
-        peer_listener,
-        node.clone(),
-        us,
-        admin_server,
-        peers_stopped,
-        drain,
-    ));
+    let peers =
+        tokio::spawn(listen::peers_and_admin(peer_listener, us, inbox, admin_server, peers_stopped, drain));
     tracing::info!(
-        node = %id, cluster = %config.cluster, start = disk.actor.start, epoch = node.ring.number(),
+        node = %disk.actor.node, cluster = %config.cluster, start = disk.actor.start, epoch,
         http = %http, peers = config.advertise, "serving"
     );
-    Ok(Running { node, http, config, leave, stop_clients, stop_peers, clients, peers, gossip, _disk: disk })
+    Ok(Running { node, http, config, stop_clients, stop_peers, clients, peers, engine, disk })
+}
+
+/// Where the storage's threads say what is done. They must not be held up: see [`Inbox`].
+fn completions(inbox: Arc<Inbox>) -> replica::Inbox {
+    Arc::new(move |completion| inbox.push(Input::Completed(completion)))
+}
+
+fn identity(config: &Config, actor: Actor) -> replica::Identity {
+    let node = NodeInfo {
+        id: actor.node,
+        name: config.name.clone(),
+        address: config.advertise.clone(),
+        zone: config.zone.clone(),
+    };
+    replica::Identity { cluster: config.cluster, actor, nonce: rand::random(), node }
+}
+
+fn behaviour(config: &Config) -> replica::Config {
+    replica::Config {
+        request_timeout: config.request_timeout,
+        kind: config.quorum,
+        failure: membership::Config::new(config.detect_after),
+        anti_entropy_interval: config.anti_entropy_interval,
+        transfer_bytes_per_second: config.transfer_bytes_per_second,
+        hint_bytes_max: config.hint_bytes_max,
+        ..replica::Config::new(config.seeds.clone())
+    }
 }
 
 async fn bind(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{option}: cannot listen on {address}"))
 }
 
-fn identity(config: &Config, disk: &identity::Disk) -> Identity {
-    Identity {
-        node_id: disk.actor.node,
-        cluster_id: config.cluster,
-        name: config.name.clone(),
-        address: config.advertise.clone(),
-        zone: config.zone.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        start: disk.actor.start,
-    }
-}
-
 /// Recovery reads the whole log, so it runs on a thread of its own.
-async fn open_store(
-    config: &Config,
-    actor: quorate_core::causality::Actor,
-    metrics: Arc<Metrics>,
-) -> anyhow::Result<Store> {
+async fn open_store(config: &Config, actor: Actor, metrics: Arc<Metrics>) -> anyhow::Result<Store> {
     let options = StoreOptions {
         durability: config.durability,
         free_space_reserve_bytes: config.free_space_reserve_bytes,
@@ -128,7 +146,7 @@ async fn open_store(
         observer: Some(metrics),
         ..StoreOptions::default()
     };
-    let dir = config.data_dir.join("log");
+    let dir = config.data_dir.join(identity::LOG);
     let open = move || -> anyhow::Result<(Store, Recovery)> {
         let disk = StdDisk::open(&dir).with_context(|| format!("cannot open {}", dir.display()))?;
         Store::open(Arc::new(disk), actor, options)
@@ -153,37 +171,54 @@ impl Running {
     ///
     /// The order matters. Peers and readiness hear of it first, while requests are still taken, because
     /// clients learn late; then the listeners close; the log closes last, when nobody writes any more.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(self) {
         tracing::info!("stopping: finishing what is in progress");
         self.node.stopping.store(true, Ordering::Relaxed);
-        self.say_goodbye().await;
+        self.node.leave().await;
         sleep(self.config.drain_linger).await;
         let _ = self.stop_clients.send(true);
         let _ = self.clients.await; // Bounded by the drain timeout.
         let _ = self.stop_peers.send(true);
-        let store = self.node.store.clone();
-        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        self.node.inbox.push(Input::Stop);
+        let _ = self.engine.await;
+        close(self.node.store.clone()).await;
         self.peers.abort();
         tracing::info!("stopped");
     }
 
-    /// Resolves when a part of the node ended that never should, and names it: half a node is worse than none.
-    pub(crate) async fn ended(&mut self) -> &'static str {
+    /// Resolves when something ended that never should.
+    pub(crate) async fn ended(&mut self) -> Ended {
         tokio::select! {
-            _ = &mut self.gossip => "the failure detector",
-            _ = &mut self.clients => "the client listener",
-            _ = &mut self.peers => "the peer listener",
+            end = &mut self.engine => match end {
+                Ok(End::Amnesia { known_start }) => Ended::Amnesia { known_start },
+                Ok(End::Stopped) | Err(_) => Ended::Part("the engine"),
+            },
+            _ = &mut self.clients => Ended::Part("the client listener"),
+            _ = &mut self.peers => Ended::Part("the peer listener"),
         }
     }
 
-    /// Tells the peers, and waits until those that are up have heard: the answer to a request comes after
-    /// what was said before it on the same connection.
-    async fn say_goodbye(&mut self) {
-        let (unused, _) = oneshot::channel();
-        let _ = std::mem::replace(&mut self.leave, unused).send(());
-        let _ = (&mut self.gossip).await;
-        let peers = self.node.liveness.up_peers(self.node.id);
-        let calls = peers.iter().map(|(id, address)| self.node.peers.call(*id, address, Request::FetchEpoch));
-        let _ = timeout(GOODBYE_TIMEOUT, futures::future::join_all(calls)).await;
+    /// Sets aside what is on a disk that went back in time: the next start is a new node's (INV-AMNESIA).
+    pub(crate) async fn give_up(self, known_start: u64) -> anyhow::Error {
+        let (node, start) = (self.disk.actor.node, self.disk.actor.start);
+        self.clients.abort();
+        self.peers.abort();
+        close(self.node.store.clone()).await;
+        match self.disk.give_up() {
+            Ok(aside) => anyhow::anyhow!(
+                "this disk went back in time: peers know start {known_start} of node {node}, or data of it that this \
+                 disk (at start {start}) does not have. Its content was set aside in {}; started again it joins as a \
+                 new node, and the ring must replace {node} by it",
+                aside.display()
+            ),
+            Err(error) => error.context(format!(
+                "this disk went back in time: peers know start {known_start} of node {node}, and what is on it could \
+                 not be set aside: give an empty directory"
+            )),
+        }
     }
+}
+
+async fn close(store: Store) {
+    let _ = tokio::task::spawn_blocking(move || store.close()).await;
 }

@@ -20,7 +20,7 @@ pub struct Identity {
     pub zone: Option<String>,
     /// The program's version.
     pub version: String,
-    /// Counts the starts of this disk, from 1.
+    /// Grows with every start of this disk.
     pub start: u64,
 }
 
@@ -55,6 +55,9 @@ pub struct MemberView {
     pub liveness: Liveness,
     /// Whether the ring's current epoch names it.
     pub in_ring: bool,
+    /// How long it takes to answer, smoothed, in microseconds; absent until it was asked for data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_micros: Option<u64>,
 }
 
 /// The members as one node sees them, itself included.
@@ -127,7 +130,8 @@ pub struct ErrorBody {
 /// What went wrong.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorDetail {
-    /// Stable, for programs: `unauthorized`, `bad_request`, `no_epoch`, `epoch_conflict`, `not_found`, `internal`.
+    /// Stable, for programs: `unauthorized`, `bad_request`, `no_epoch`, `epoch_conflict`, `not_found`,
+    /// `busy`, `stopping`, `internal`.
     pub code: String,
     /// For people: what was wrong and what to do instead.
     pub message: String,

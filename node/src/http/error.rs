@@ -9,6 +9,8 @@ use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use quorate_wire::context::TokenError;
 use quorate_wire::peer::Refusal;
 
+use super::parameters::ParameterError;
+
 /// A request that is answered with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -16,6 +18,8 @@ pub(crate) enum HttpError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Context(#[from] TokenError),
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     #[error("there is no such resource: keys are at /v1/kv/{{key}}")]
     NotFound,
     #[error("the key has no value")]
@@ -49,7 +53,12 @@ impl HttpError {
                 | Refusal::NotMember { .. }
                 | Refusal::EpochRetired { .. }
                 | Refusal::EpochUnknown { .. }
-                | Refusal::NotOwner { .. } => "not_ready",
+                | Refusal::NotOwner { .. }
+                | Refusal::Stale => "not_ready",
+                Refusal::Starting => "starting",
+                Refusal::ClockAhead { .. } => "clock_ahead",
+                Refusal::Consistency(_) => "bad_parameter",
+                Refusal::HintsFull { .. } => "hints_full",
                 Refusal::Stopping => "stopping",
                 Refusal::Busy => "busy",
                 Refusal::StorageFull { .. } => "storage_full",
@@ -61,6 +70,7 @@ impl HttpError {
                 Refusal::Indeterminate { .. } => "timeout",
             },
             Self::Context(_) => "bad_context",
+            Self::Parameter(_) => "bad_parameter",
             Self::NotFound | Self::NoKey => "not_found",
             Self::Method => "bad_method",
             Self::KeyTooLong { .. } | Self::ValueTooLong => "too_large",
@@ -71,7 +81,9 @@ impl HttpError {
 
     fn status(&self) -> StatusCode {
         match self.code() {
-            "not_ready" | "stopping" | "busy" | "unavailable" => StatusCode::SERVICE_UNAVAILABLE,
+            "not_ready" | "starting" | "stopping" | "busy" | "unavailable" | "hints_full" | "clock_ahead" => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
             "storage_failed" => StatusCode::INTERNAL_SERVER_ERROR,
             "too_many_siblings" => StatusCode::CONFLICT,

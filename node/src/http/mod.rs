@@ -7,13 +7,15 @@
 //! | `DELETE` | 204 |
 //!
 //! The header `Quorate-Context` carries the causal context: every answer that knows one has it, and a write
-//! that sends it back replaces exactly what that answer showed.
+//! that sends it back replaces exactly what that answer showed. What an answer stands on is in the other `Quorate-`
+//! headers; what it must stand on, and how long a value lives, may be said in the query ([`parameters`]).
 
 mod error;
+mod parameters;
 mod siblings;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream, Bytes};
@@ -26,17 +28,21 @@ use bytes::BytesMut;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use percent_encoding::percent_decode_str;
-use quorate_core::causality::{Context, Policy, VersionSet};
+use quorate_core::causality::{Context, Expiry, Policy};
 use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use quorate_replica::Found;
+use quorate_storage::Durability;
 use quorate_wire::context;
-use quorate_wire::peer::{ClientWrite, Refusal};
+use quorate_wire::peer::{ClientWrite, Receipt, Refusal, set_bytes};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::engine::unix_ms;
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::room::{Room, Taken, keep};
-use siblings::Representation;
+use parameters::{Parameters, Takes};
+use siblings::{Representation, Values};
 
 pub(crate) use error::{HttpError, error_response};
 
@@ -44,6 +50,14 @@ pub(crate) use error::{HttpError, error_response};
 pub(crate) const CONTEXT: HeaderName = HeaderName::from_static("quorate-context");
 /// The header that says how many owners an answer comes from.
 const REPLICAS: HeaderName = HeaderName::from_static("quorate-replicas");
+/// The header that says how many fallbacks keep a hint for an owner that an acknowledgement stands on.
+const HINTS: HeaderName = HeaderName::from_static("quorate-hints");
+/// The header that says which epoch of the ring an answer was given in.
+const EPOCH: HeaderName = HeaderName::from_static("quorate-epoch");
+/// The header that says what it means that an owner has a write.
+const DURABILITY: HeaderName = HeaderName::from_static("quorate-durability");
+/// The header that says whether owners alone made the quorum.
+const QUORUM: HeaderName = HeaderName::from_static("quorate-quorum");
 /// The header that says how many concurrent values a key has.
 const SIBLINGS: HeaderName = HeaderName::from_static("quorate-siblings");
 
@@ -52,6 +66,8 @@ const PREFIX: &str = "/v1/kv/";
 const REQUESTS_MAX: usize = 1024;
 /// Bytes of request bodies that may be in memory; more are told to come back.
 const BODIES_BYTES_MAX: usize = 256 << 20;
+/// Bytes of answers that may be in memory until their clients have fetched them; more are told to come back.
+const ANSWERS_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a refused body that are still read, so that the client gets to see the answer.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 
@@ -60,11 +76,14 @@ struct Api {
     node: Arc<Node>,
     requests: Semaphore,
     bodies: Room,
+    answers: Room,
 }
 
 /// The client API.
 pub(crate) fn router(node: Arc<Node>) -> Router {
-    let api = Api { node, requests: Semaphore::new(REQUESTS_MAX), bodies: Room::new(BODIES_BYTES_MAX) };
+    let requests = Semaphore::new(REQUESTS_MAX);
+    let (bodies, answers) = (Room::new(BODIES_BYTES_MAX), Room::new(ANSWERS_BYTES_MAX));
+    let api = Api { node, requests, bodies, answers };
     Router::new()
         .route("/v1/kv/{*key}", any(key_value))
         .fallback(|| async { HttpError::NotFound })
@@ -123,28 +142,41 @@ impl Api {
     async fn answer(&self, operation: &str, request: Request) -> Result<Response, HttpError> {
         let (head, body) = request.into_parts();
         let key = key_of(head.uri.path());
+        let query = head.uri.query();
         match operation {
-            "put" => self.put(key, &head.headers, body).await,
-            "delete" => self.delete(key?, &head.headers).await,
-            _ => self.get(key?, &head.headers).await,
+            "put" => {
+                let taken = Parameters::parse(query, Takes { read: false, write: true, ttl: true });
+                let asked = key.and_then(|key| Ok((key, taken?)));
+                self.put(asked, &head.headers, body).await
+            }
+            "delete" => {
+                let taken = Parameters::parse(query, Takes { read: true, write: true, ttl: false })?;
+                self.delete(key?, taken, &head.headers).await
+            }
+            _ => {
+                let taken = Parameters::parse(query, Takes { read: true, write: false, ttl: false })?;
+                self.get(key?, taken, &head.headers).await
+            }
         }
     }
 
     async fn put(
         &self,
-        key: Result<Bytes, HttpError>,
+        asked: Result<(Bytes, Parameters), HttpError>,
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, HttpError> {
         let mut body = body.into_data_stream();
         let taken = async {
-            let key = key?;
+            let (key, parameters) = asked?;
             let context = self.context_of(&key, headers)?.unwrap_or_default();
-            let (value, _room) = self.value(headers, &mut body).await?;
-            Ok((key, context, value, _room))
+            let (value, room) = self.value(headers, &mut body).await?;
+            Ok((key, context, value, parameters, room))
         };
         match taken.await {
-            Ok((key, context, value, _room)) => self.write(key, context, Some(value)).await,
+            Ok((key, context, value, parameters, _room)) => {
+                self.write(key, context, Some(value), parameters).await
+            }
             Err(error) => {
                 // A client that is still sending would see a broken connection instead of the answer.
                 let _ = timeout(self.node.request_timeout, discard(&mut body)).await;
@@ -172,40 +204,65 @@ impl Api {
     }
 
     /// A delete without a context deletes what a read finds now: a person with curl means just that.
-    async fn delete(&self, key: Bytes, headers: &HeaderMap) -> Result<Response, HttpError> {
+    async fn delete(
+        &self,
+        key: Bytes,
+        parameters: Parameters,
+        headers: &HeaderMap,
+    ) -> Result<Response, HttpError> {
         let context = match self.context_of(&key, headers)? {
             Some(context) => context,
-            None => self.node.read(key.clone()).await?.set.context().clone(),
+            None => self.node.read(key.clone(), parameters.read).await?.set.context().clone(),
         };
-        self.write(key, context, None).await
+        self.write(key, context, None, parameters).await
     }
 
-    async fn write(&self, key: Bytes, context: Context, value: Option<Bytes>) -> Result<Response, HttpError> {
-        let write = ClientWrite { context, value, policy: self.node.conflicts };
+    async fn write(
+        &self,
+        key: Bytes,
+        context: Context,
+        value: Option<Bytes>,
+        parameters: Parameters,
+    ) -> Result<Response, HttpError> {
+        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let write = ClientWrite {
+            context,
+            value,
+            expires: parameters.ttl.map(|ttl| Expiry::after_ms(unix_ms(), ttl_ms(ttl))),
+            policy: self.node.conflicts,
+            consistency: parameters.write,
+        };
         let written = self.node.write(key.clone(), write).await?;
         let mut response = StatusCode::NO_CONTENT.into_response();
-        self.receipt(response.headers_mut(), &key, &written.context, written.replicas);
+        self.receipt(response.headers_mut(), &key, &written.context, &written.receipt);
         Ok(response)
     }
 
-    async fn get(&self, key: Bytes, headers: &HeaderMap) -> Result<Response, HttpError> {
-        let mut found = self.node.read(key.clone()).await?;
+    async fn get(
+        &self,
+        key: Bytes,
+        parameters: Parameters,
+        headers: &HeaderMap,
+    ) -> Result<Response, HttpError> {
+        let Found { mut set, receipt } = self.node.read(key.clone(), parameters.read).await?;
+        let room = self.answers.take(set_bytes(&set)).ok_or(Refusal::Busy)?;
         // The answer shows one value, but its context is that of all: writing it back resolves them.
-        let context = found.set.context().clone();
+        let context = set.context().clone();
         if self.node.conflicts == Policy::LastWriteWins {
-            found.set = found.set.into_last();
+            set = set.into_last();
         }
+        let values: Vec<_> = set.live(unix_ms()).collect();
         let token = self.token(&key, &context);
-        let mut response = match represent(&found.set, &token, headers) {
+        let mut response = match represent(&values, &token, headers) {
             None => HttpError::NoKey.into_response(),
             Some(Representation { status, content_type, body }) => {
                 // A client that is slow to fetch its answer holds room until it has it.
-                let body = Body::from(keep(body, found.room));
+                let body = Body::from(keep(body, room));
                 (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
             }
         };
-        self.receipt(response.headers_mut(), &key, &context, found.replicas);
-        response.headers_mut().insert(SIBLINGS, HeaderValue::from(found.set.values().count()));
+        self.receipt(response.headers_mut(), &key, &context, &receipt);
+        response.headers_mut().insert(SIBLINGS, HeaderValue::from(values.len()));
         Ok(response)
     }
 
@@ -213,8 +270,18 @@ impl Api {
         BASE64_URL_SAFE_NO_PAD.encode(context::seal(&self.node.secret, key, context))
     }
 
-    fn receipt(&self, headers: &mut HeaderMap, key: &[u8], context: &Context, replicas: u8) {
+    /// What an answer stands on.
+    fn receipt(&self, headers: &mut HeaderMap, key: &[u8], context: &Context, receipt: &Receipt) {
+        let Receipt { epoch, replicas, hints, needed, .. } = *receipt;
+        // With enough owners no hint was needed, whatever the cluster would have allowed.
+        let quorum = if replicas < needed { "sloppy" } else { "strict" };
+        headers.insert(EPOCH, HeaderValue::from(epoch));
         headers.insert(REPLICAS, HeaderValue::from(u16::from(replicas)));
+        headers.insert(QUORUM, HeaderValue::from_static(quorum));
+        headers.insert(DURABILITY, HeaderValue::from_static(durability(self.node.durability)));
+        if hints > 0 {
+            headers.insert(HINTS, HeaderValue::from(u16::from(hints)));
+        }
         if let (false, Ok(token)) = (context.is_empty(), HeaderValue::try_from(self.token(key, context))) {
             headers.insert(CONTEXT, token);
         }
@@ -258,17 +325,25 @@ fn key_of(path: &str) -> Result<Bytes, HttpError> {
     if key.len() > KEY_BYTES_MAX { Err(HttpError::KeyTooLong { bytes: key.len() }) } else { Ok(key.into()) }
 }
 
-/// What a client sees of a set; nothing when it holds no value.
-fn represent(set: &VersionSet, token: &str, headers: &HeaderMap) -> Option<Representation> {
-    let mut values = set.values();
-    match (values.next()?, values.next()) {
-        _ if siblings::wants_json(headers) => Some(siblings::json(set, token)),
-        ((_, value), None) => Some(Representation {
+fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Interval(_) => "interval",
+        Durability::Memory => "memory",
+    }
+}
+
+/// What a client sees of a key; nothing when it holds no value.
+fn represent(values: &Values<'_>, token: &str, headers: &HeaderMap) -> Option<Representation> {
+    match values {
+        [] => None,
+        _ if siblings::wants_json(headers) => Some(siblings::json(values, token)),
+        [(_, value)] => Some(Representation {
             status: StatusCode::OK,
             content_type: HeaderValue::from_static("application/octet-stream"),
-            body: value.clone(),
+            body: (*value).clone(),
         }),
-        _ => Some(siblings::multipart(set)),
+        _ => Some(siblings::multipart(values)),
     }
 }
 

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use quorate_core::causality::VersionSet;
+use quorate_core::causality::{Expiry, Version};
 use serde::Serialize;
 
 /// Whether the client names `application/json` among what it accepts. `*/*` means the raw value.
@@ -15,8 +15,11 @@ pub(super) fn wants_json(headers: &HeaderMap) -> bool {
     })
 }
 
-fn status(set: &VersionSet) -> StatusCode {
-    if set.values().nth(1).is_some() { StatusCode::MULTIPLE_CHOICES } else { StatusCode::OK }
+/// The values that a client gets to see, with their versions.
+pub(super) type Values<'a> = [(&'a Version, &'a Bytes)];
+
+fn status(values: &Values<'_>) -> StatusCode {
+    if values.len() > 1 { StatusCode::MULTIPLE_CHOICES } else { StatusCode::OK }
 }
 
 /// A set as a client asked to see it.
@@ -39,28 +42,32 @@ struct Value {
     /// Base64, with padding.
     value: String,
     written_at_unix_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_unix_ms: Option<u64>,
 }
 
-/// `{"context": …, "values": [{"value": base64, "writtenAtUnixMs": …}]}`, also for a single value.
-pub(super) fn json(set: &VersionSet, token: &str) -> Representation {
-    let values = set.values().map(|(version, value)| Value {
+/// `{"context": …, "values": [{"value": base64, "writtenAtUnixMs": …}]}`, also for a single value; with
+/// `"expiresAtUnixMs"` for one that expires.
+pub(super) fn json(values: &Values<'_>, token: &str) -> Representation {
+    let said = values.iter().map(|(version, value)| Value {
         value: BASE64_STANDARD.encode(value),
         written_at_unix_ms: version.stamp.unix_ms(),
+        expires_at_unix_ms: version.expires.map(Expiry::unix_ms),
     });
-    let document = Document { context: token, values: values.collect() };
+    let document = Document { context: token, values: said.collect() };
     let body = serde_json::to_vec(&document).expect("strings and numbers always encode to memory");
     Representation {
-        status: status(set),
+        status: status(values),
         content_type: HeaderValue::from_static("application/json"),
         body: body.into(),
     }
 }
 
 /// `multipart/mixed` (RFC 2046), one part a value, raw.
-pub(super) fn multipart(set: &VersionSet) -> Representation {
-    let boundary = boundary(set);
+pub(super) fn multipart(values: &Values<'_>) -> Representation {
+    let boundary = boundary(values);
     let mut body = Vec::new();
-    for (_, value) in set.values() {
+    for (_, value) in values {
         let part = format!(
             "--{boundary}\r\nContent-Type: application/octet-stream\r\nContent-Length: {}\r\n\r\n",
             value.len()
@@ -72,20 +79,23 @@ pub(super) fn multipart(set: &VersionSet) -> Representation {
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = HeaderValue::try_from(format!("multipart/mixed; boundary={boundary}"))
         .unwrap_or(HeaderValue::from_static("multipart/mixed"));
-    Representation { status: status(set), content_type, body: body.into() }
+    Representation { status: status(values), content_type, body: body.into() }
 }
 
-/// A boundary that occurs in no value. The digest makes a chance hit unlikely, the loop makes it impossible:
-/// it ends, since the values are finite and each round tries another text.
-fn boundary(set: &VersionSet) -> String {
-    let digest = set.digest();
+/// A boundary that occurs in no value. A first try that depends on the values makes
+/// a hit unlikely, the loop makes it impossible: it ends, since the values are finite and each round tries another text.
+fn boundary(values: &Values<'_>) -> String {
+    let first = values.iter().fold(0u64, |sum, (version, value)| {
+        sum.rotate_left(7) ^ version.stamp.unix_ms() ^ (version.dot.counter << 32) ^ value.len() as u64
+    });
     let taken = |boundary: &str| {
-        set.values()
+        values
+            .iter()
             .any(|(_, value)| value.windows(boundary.len()).any(|window| window == boundary.as_bytes()))
     };
     (0u64..)
-        .map(|n| format!("quorate-{:016x}", digest.wrapping_add(n)))
-        .find(|b| !taken(b))
+        .map(|n| format!("quorate-{:016x}", first.wrapping_add(n)))
+        .find(|boundary| !taken(boundary))
         .unwrap_or_default()
 }
 

@@ -30,6 +30,9 @@ pub(super) trait Owner {
     /// A frame came. An error closes the connection.
     fn incoming(&mut self, frame: Frame) -> io::Result<()>;
 
+    /// All frames that came together were handed over.
+    fn flush(&mut self);
+
     /// Whether more frames may come now.
     fn open(&self) -> bool;
 }
@@ -54,12 +57,7 @@ pub(super) async fn run<O: Owner>(
     };
     first.into_iter().for_each(|item| put(owner, &mut output, item));
     loop {
-        while owner.open() {
-            match frame::decode(&mut input, FRAME_BYTES_MAX).map_err(io::Error::other)? {
-                Some(frame) => owner.incoming(frame)?,
-                None => break,
-            }
-        }
+        take_in(&mut input, owner)?;
         while output.len() < WRITE_BUFFER_BYTES {
             match queue.try_recv() {
                 Ok(item) => put(owner, &mut output, item),
@@ -76,8 +74,28 @@ pub(super) async fn run<O: Owner>(
             },
             item = queue.recv(), if output.len() < WRITE_BUFFER_BYTES => match item {
                 Some(item) => put(owner, &mut output, item),
-                None => return Ok(()),
+                None => return writer.write_all(&output).await,
             },
         }
     }
+}
+
+/// Hands over the frames that are whole. Those before a broken one count.
+fn take_in<O: Owner>(input: &mut BytesMut, owner: &mut O) -> io::Result<()> {
+    let result = loop {
+        if !owner.open() {
+            break Ok(());
+        }
+        match frame::decode(input, FRAME_BYTES_MAX) {
+            Ok(Some(frame)) => {
+                if let Err(error) = owner.incoming(frame) {
+                    break Err(error);
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(io::Error::other(error)),
+        }
+    };
+    owner.flush();
+    result
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_core::{ClusterId, NodeId};
+use quorate_core::ClusterId;
+use quorate_replica::Sender;
 use quorate_wire::frame::{self, FrameError};
-use quorate_wire::handshake::{Challenge, HANDSHAKE_BYTES_MAX, Hello, MAGIC, Proof, Secret, Side, Welcome};
+use quorate_wire::handshake::{
+    Acceptor, Challenge, HANDSHAKE_BYTES_MAX, Hello, MAGIC, Proof, Secret, Side, Welcome,
+};
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,7 +17,8 @@ use tokio::net::TcpStream;
 #[derive(Clone)]
 pub(crate) struct Credentials {
     pub(crate) cluster: ClusterId,
-    pub(crate) node: NodeId,
+    /// This node, in this start.
+    pub(crate) us: Sender,
     pub(crate) secret: Secret,
 }
 
@@ -58,28 +62,30 @@ pub(crate) struct Established {
     /// Bytes that came behind the handshake.
     pub(crate) unread: BytesMut,
     /// Who is at the other end.
-    pub(crate) node: NodeId,
+    pub(crate) peer: Sender,
 }
 
 /// From the side that connected.
 pub(super) async fn connect(mut stream: TcpStream, us: &Credentials) -> Result<Established, HandshakeError> {
     stream.set_nodelay(true)?;
-    let hello = Hello { cluster: us.cluster, node: us.node, challenge: rand::random() };
+    let Sender { node, start } = us.us;
+    let hello = Hello { cluster: us.cluster, node, start, challenge: rand::random() };
     let mut out = BytesMut::from(&MAGIC[..]);
     frame::encode(&hello, HANDSHAKE_BYTES_MAX, &mut out)?;
     stream.write_all(&out).await?;
     let mut unread = BytesMut::new();
     match receive(&mut stream, &mut unread).await? {
         Welcome::OtherCluster { cluster } => Err(HandshakeError::OtherCluster(cluster)),
-        Welcome::Accepted { node, challenge, proof } => {
-            if !us.secret.proves(&proof, Side::Acceptor, &hello, node, &challenge) {
+        Welcome::Accepted { node, start, challenge, proof } => {
+            let acceptor = Acceptor { node, start, challenge: &challenge };
+            if !us.secret.proves(&proof, Side::Acceptor, &hello, acceptor) {
                 return Err(HandshakeError::Secret);
             }
             out.clear();
-            let proof = Proof(us.secret.proof(Side::Connector, &hello, node, &challenge));
+            let proof = Proof(us.secret.proof(Side::Connector, &hello, acceptor));
             frame::encode(&proof, HANDSHAKE_BYTES_MAX, &mut out)?;
             stream.write_all(&out).await?;
-            Ok(Established { stream, unread, node })
+            Ok(Established { stream, unread, peer: Sender { node, start } })
         }
     }
 }
@@ -96,14 +102,16 @@ pub(super) async fn accept(mut stream: TcpStream, us: &Credentials) -> Result<Es
         return Err(HandshakeError::OtherCluster(hello.cluster));
     }
     let challenge: Challenge = rand::random();
-    let proof = us.secret.proof(Side::Acceptor, &hello, us.node, &challenge);
-    frame::encode(&Welcome::Accepted { node: us.node, challenge, proof }, HANDSHAKE_BYTES_MAX, &mut out)?;
+    let Sender { node, start } = us.us;
+    let acceptor = Acceptor { node, start, challenge: &challenge };
+    let proof = us.secret.proof(Side::Acceptor, &hello, acceptor);
+    frame::encode(&Welcome::Accepted { node, start, challenge, proof }, HANDSHAKE_BYTES_MAX, &mut out)?;
     stream.write_all(&out).await?;
     let Proof(proof) = receive(&mut stream, &mut unread).await?;
-    if !us.secret.proves(&proof, Side::Connector, &hello, us.node, &challenge) {
+    if !us.secret.proves(&proof, Side::Connector, &hello, acceptor) {
         return Err(HandshakeError::Secret);
     }
-    Ok(Established { stream, unread, node: hello.node })
+    Ok(Established { stream, unread, peer: Sender { node: hello.node, start: hello.start } })
 }
 
 async fn receive<T: DeserializeOwned>(

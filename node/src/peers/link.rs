@@ -6,27 +6,29 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_core::NodeId;
+use quorate_core::membership::Peer;
+use quorate_replica::Sender;
 use quorate_wire::frame::FrameError;
-use quorate_wire::peer::{Frame, Request, Response};
+use quorate_wire::peer::{Frame, Request};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::connection::{self, Owner};
 use super::handshake::{self, Credentials, Established, HANDSHAKE_TIMEOUT, HandshakeError};
+use super::sessions::{self, Opened};
+use crate::inbox::{Inbox, Input};
 use crate::listen::give_up_on_silence;
-use crate::room::{Room, Taken};
 
 /// Messages that may wait for one peer; more are refused.
 const QUEUE_FRAMES_MAX: usize = 4096;
 /// Bytes of messages that may wait for one peer; more are refused.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// Requests that may be unanswered on one connection; more are refused.
-const PENDING_REQUESTS_MAX: usize = 8192;
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Addresses of one name that are tried.
@@ -35,104 +37,126 @@ const ADDRESSES_MAX: usize = 16;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// A link that nothing was sent over for so long ends.
 const IDLE_MAX: Duration = Duration::from_secs(300);
-
-/// Why a call has no answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub(crate) enum CallError {
-    /// The peer certainly never got it.
-    #[error("not sent")]
-    NotSent,
-    /// The peer may have got it.
-    #[error("sent, but the answer did not come")]
-    Lost,
-}
-
-type Answer = oneshot::Sender<Result<Response, CallError>>;
+/// The request whose answer says that all before it was heard. The replica's own count from 1.
+const FAREWELL: u64 = u64::MAX;
 
 enum Outgoing {
-    Call { to: NodeId, request: Request, answer: Answer, _room: Taken },
-    Tell(Frame),
+    Frame { to: Option<NodeId>, frame: Frame, bytes: usize },
+    Farewell(oneshot::Sender<()>),
 }
 
 struct Link {
-    /// What waits in the queue.
-    room: Room,
     queue: mpsc::Sender<Outgoing>,
-    /// Breaks the connection.
-    reset: Arc<Notify>,
+    /// Bytes that wait in the queue.
+    held: Arc<AtomicUsize>,
 }
 
 /// The outgoing connections of this node, by address.
-pub(crate) struct Peers {
+pub(crate) struct Links {
     us: Credentials,
-    links: Arc<Mutex<HashMap<String, Link>>>,
+    inbox: Arc<Inbox>,
+    links: HashMap<String, Link>,
 }
 
-impl Peers {
-    pub(crate) fn new(us: Credentials) -> Self {
-        Self { us, links: Arc::default() }
+impl Links {
+    /// Links of this node, which tell `inbox` what they hear.
+    pub(crate) fn new(us: Credentials, inbox: Arc<Inbox>) -> Self {
+        Self { us, inbox, links: HashMap::new() }
     }
 
-    /// Asks the node `to`, which is thought to be at `address`, and waits for its answer. The caller bounds the
-    /// time; dropping the call abandons it.
-    pub(crate) async fn call(
-        &self,
-        to: NodeId,
-        address: &str,
-        request: Request,
-    ) -> Result<Response, CallError> {
-        let (answer, answered) = oneshot::channel();
-        let bytes = request.bytes();
-        self.send(address, bytes, |room| Outgoing::Call { to, request, answer, _room: room })?;
-        answered.await.unwrap_or(Err(CallError::Lost))
-    }
-
-    /// Sends a message that may be lost to whoever is at `address`.
-    pub(crate) fn tell(&self, address: &str, message: Frame) {
-        // Lost messages are the gossip protocol's business: it counts on some.
-        let _ = self.send(address, 0, |_| Outgoing::Tell(message));
-    }
-
-    /// Breaks the connection to `address`, so that calls that wait for it learn at once that they are lost.
-    pub(crate) fn reset(&self, address: &str) {
-        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = links.get(address) {
-            link.reset.notify_waiters();
-        }
-    }
-
-    fn send(
-        &self,
-        address: &str,
-        bytes: usize,
-        item: impl FnOnce(Taken) -> Outgoing,
-    ) -> Result<(), CallError> {
-        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
-        if !links.contains_key(address) {
-            // Addresses come and go; what is kept is bounded by those that are talked to.
-            links.retain(|_, link| !link.queue.is_closed());
-        }
-        let link = links.entry(address.to_owned()).or_insert_with(|| self.start(address.to_owned()));
-        let room = link.room.take(bytes).ok_or(CallError::NotSent)?;
-        match link.queue.try_send(item(room)) {
-            Ok(()) => Ok(()),
-            Err(mpsc::error::TrySendError::Full(_)) => Err(CallError::NotSent),
-            Err(mpsc::error::TrySendError::Closed(item)) => {
-                // The link ended from idleness just now.
-                let fresh = self.start(address.to_owned());
-                let sent = fresh.queue.try_send(item);
-                links.insert(address.to_owned(), fresh);
-                sent.map_err(|_| CallError::NotSent)
+    /// Sends a message, without waiting. One that comes back was certainly not sent; of others, requests end in an
+    /// answer, [`Input::Unsent`] or [`Input::Disconnected`].
+    pub(crate) fn send(&mut self, to: &Peer, frame: Frame) -> Result<(), Frame> {
+        let bytes = match &frame {
+            Frame::Request { request, .. } => request.bytes(),
+            Frame::Response { response, .. } => response.bytes(),
+            Frame::Gossip { .. } => 0,
+        };
+        let mut item = Outgoing::Frame { to: to.id, frame, bytes };
+        if let Some(link) = self.links.get(&to.address) {
+            match link.send(item) {
+                Ok(()) => return Ok(()),
+                Err(Rejected::Full(frame)) => return Err(frame),
+                Err(Rejected::Ended(back)) => item = back, // From idleness, just now.
             }
         }
+        // Addresses come and go; what is kept is bounded by those that are talked to.
+        self.links.retain(|_, link| !link.queue.is_closed());
+        let link = self.start(to.address.clone());
+        let sent = link.send(item);
+        self.links.insert(to.address.clone(), link);
+        sent.map_err(|rejected| match rejected {
+            Rejected::Full(frame) | Rejected::Ended(Outgoing::Frame { frame, .. }) => frame,
+            Rejected::Ended(Outgoing::Farewell(_)) => unreachable!("a frame was sent"),
+        })
+    }
+
+    /// Waits, for each connection that is open, until the other end has heard all that was sent before.
+    pub(crate) fn farewell(&self) -> Vec<oneshot::Receiver<()>> {
+        let say = |link: &Link| {
+            let (said, heard) = oneshot::channel();
+            link.queue.try_send(Outgoing::Farewell(said)).ok().map(|()| heard)
+        };
+        self.links.values().filter_map(say).collect()
     }
 
     fn start(&self, address: String) -> Link {
         let (queue, queued) = mpsc::channel(QUEUE_FRAMES_MAX);
-        let reset = Arc::new(Notify::new());
-        let driver = Driver { us: self.us.clone(), address, queued, reset: reset.clone(), failed: None };
-        tokio::spawn(driver.run());
-        Link { room: Room::new(QUEUE_BYTES_MAX), queue, reset }
+        let held = Arc::new(AtomicUsize::new(0));
+        let (us, inbox) = (self.us.clone(), self.inbox.clone());
+        let waiting = Waiting { inbox, held: held.clone() };
+        tokio::spawn(Driver { us, address, queued, waiting, failed: None }.run());
+        Link { queue, held }
+    }
+}
+
+enum Rejected {
+    Full(Frame),
+    Ended(Outgoing),
+}
+
+impl Link {
+    fn send(&self, item: Outgoing) -> Result<(), Rejected> {
+        let bytes = match &item {
+            Outgoing::Frame { bytes, .. } => *bytes,
+            Outgoing::Farewell(_) => 0,
+        };
+        let full = bytes > 0 && self.held.load(Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX;
+        let permit = match self.queue.try_reserve() {
+            Ok(permit) if !full => Some(permit),
+            Err(mpsc::error::TrySendError::Closed(())) => return Err(Rejected::Ended(item)),
+            _ => None,
+        };
+        match (permit, item) {
+            (None, Outgoing::Frame { frame, .. }) => Err(Rejected::Full(frame)),
+            (None, Outgoing::Farewell(_)) => Ok(()), // Dropped: whoever waits for it learns that.
+            (Some(permit), item) => {
+                self.held.fetch_add(bytes, Ordering::Relaxed);
+                permit.send(item);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What waits in a link's queue, as its task sees it.
+struct Waiting {
+    inbox: Arc<Inbox>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Waiting {
+    fn taken(&self, item: &Outgoing) {
+        if let Outgoing::Frame { bytes, .. } = item {
+            self.held.fetch_sub(*bytes, Ordering::Relaxed);
+        }
+    }
+
+    fn not_sent(&self, item: Outgoing) {
+        self.taken(&item);
+        if let Outgoing::Frame { frame: Frame::Request { id, .. }, .. } = item {
+            self.inbox.push(Input::Unsent { request: id });
+        }
     }
 }
 
@@ -141,7 +165,7 @@ struct Driver {
     us: Credentials,
     address: String,
     queued: mpsc::Receiver<Outgoing>,
-    reset: Arc<Notify>,
+    waiting: Waiting,
     failed: Option<Failed>,
 }
 
@@ -155,13 +179,21 @@ impl Driver {
     async fn run(mut self) {
         while let Ok(Some(first)) = timeout(IDLE_MAX, self.queued.recv()).await {
             if self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() < RETRY_AFTER) {
-                not_sent(first);
+                self.waiting.not_sent(first);
                 continue;
             }
             match self.connect().await {
                 Ok(established) => self.drive(established, first).await,
                 Err(error) => self.give_up(first, &error),
             }
+        }
+        self.queued.close();
+        self.empty();
+    }
+
+    fn empty(&mut self) {
+        while let Ok(item) = self.queued.try_recv() {
+            self.waiting.not_sent(item);
         }
     }
 
@@ -172,7 +204,9 @@ impl Driver {
         let mut last = HandshakeError::from(io::Error::from(io::ErrorKind::NotFound));
         for address in addresses.take(ADDRESSES_MAX) {
             match self.connect_to(address).await {
-                Ok(established) if established.node == self.us.node => last = HandshakeError::Ourselves,
+                Ok(established) if established.peer.node == self.us.us.node => {
+                    last = HandshakeError::Ourselves;
+                }
                 Ok(established) => return Ok(established),
                 Err(error) => last = error,
             }
@@ -193,90 +227,95 @@ impl Driver {
         if known.is_none_or(|known| known.error != error) {
             tracing::info!(peer = self.address, error, "cannot reach a peer; trying on");
         }
-        not_sent(first);
-        while let Ok(item) = self.queued.try_recv() {
-            not_sent(item);
-        }
+        self.waiting.not_sent(first);
+        self.empty();
     }
 
     async fn drive(&mut self, established: Established, first: Outgoing) {
-        let node = established.node;
-        tracing::debug!(peer = self.address, %node, "connected");
+        let peer = established.peer;
+        tracing::debug!(peer = self.address, node = %peer.node, start = peer.start, "connected");
         self.failed = None;
-        let mut open = Open { node, next: 0, pending: HashMap::new() };
+        let cut = sessions::cut();
+        let opened = Opened { peer, outgoing: true, cut: Arc::downgrade(&cut) };
+        self.waiting.inbox.push(Input::Opened(opened));
+        let mut open =
+            Open { peer, waiting: &self.waiting, unanswered: 0, farewell: None, heard: Vec::new() };
         let ended = tokio::select! {
             ended = connection::run(established, &mut self.queued, Some(first), &mut open) => ended,
-            () = self.reset.notified() => Err(io::Error::other("the peer is called down")),
+            () = cut.notified() => Err(io::Error::other("the peer is down, or in a later start")),
         };
-        // Whatever is still open here may have arrived: dropping an answer's sender says "lost".
-        if let Err(error) = ended {
-            tracing::debug!(peer = self.address, %node, %error, "connection lost");
+        // Whatever is still open here may have arrived.
+        if open.unanswered > 0 {
+            self.waiting.inbox.push(Input::Disconnected { peer: peer.node });
         }
-    }
-}
-
-fn not_sent(item: Outgoing) {
-    if let Outgoing::Call { answer, .. } = item {
-        let _ = answer.send(Err(CallError::NotSent));
+        if let Err(error) = ended {
+            tracing::debug!(peer = self.address, node = %peer.node, %error, "connection lost");
+        }
     }
 }
 
 /// The requests that are open on one connection.
-struct Open {
-    node: NodeId,
-    next: u64,
-    pending: HashMap<u64, Answer>,
+struct Open<'a> {
+    peer: Sender,
+    waiting: &'a Waiting,
+    unanswered: usize,
+    farewell: Option<oneshot::Sender<()>>,
+    heard: Vec<Input>,
 }
 
-impl Owner for Open {
+impl Owner for Open<'_> {
     type Outgoing = Outgoing;
 
     fn outgoing(&mut self, item: Outgoing) -> Option<Frame> {
         match item {
-            Outgoing::Tell(frame) => Some(frame),
             // The address belongs to another disk now: the one that is meant cannot be reached.
-            Outgoing::Call { to, .. } if to != self.node => {
-                not_sent(item);
+            Outgoing::Frame { to: Some(to), .. } if to != self.peer.node => {
+                self.waiting.not_sent(item);
                 None
             }
-            Outgoing::Call { ref answer, .. } if answer.is_closed() => None,
-            Outgoing::Call { request, answer, .. } => {
-                // From here on the connection's buffer bounds it.
-                if self.pending.len() >= PENDING_REQUESTS_MAX {
-                    self.pending.retain(|_, answer| !answer.is_closed());
-                }
-                if self.pending.len() >= PENDING_REQUESTS_MAX {
-                    let _ = answer.send(Err(CallError::NotSent));
-                    return None;
-                }
-                self.next += 1;
-                self.pending.insert(self.next, answer);
-                Some(Frame::Request { id: self.next, request })
+            // From here on the connection's buffer bounds it, and the other end, which stops reading.
+            item => {
+                self.waiting.taken(&item);
+                let frame = match item {
+                    Outgoing::Frame { frame, .. } => frame,
+                    Outgoing::Farewell(said) => {
+                        self.farewell = Some(said);
+                        Frame::Request { id: FAREWELL, request: Request::FetchEpoch }
+                    }
+                };
+                self.unanswered += usize::from(matches!(frame, Frame::Request { .. }));
+                Some(frame)
             }
         }
     }
 
     fn too_long(&mut self, frame: Frame, error: FrameError) -> Option<Frame> {
-        tracing::warn!(node = %self.node, %error, "a request was not sent");
-        if let Frame::Request { id, .. } = frame
-            && let Some(answer) = self.pending.remove(&id)
-        {
-            let _ = answer.send(Err(CallError::NotSent));
+        tracing::warn!(node = %self.peer.node, %error, "a message was not sent");
+        if let Frame::Request { id, .. } = frame {
+            self.unanswered -= 1;
+            self.waiting.inbox.push(Input::Unsent { request: id });
         }
         None
     }
 
     fn incoming(&mut self, frame: Frame) -> io::Result<()> {
-        match frame {
-            Frame::Response { id, response } => {
-                if let Some(answer) = self.pending.remove(&id) {
-                    let _ = answer.send(Ok(response)); // The caller may have given up.
-                }
-                Ok(())
-            }
-            Frame::Request { .. } | Frame::Gossip { .. } => {
-                Err(io::Error::other("a peer sent a request over a connection that it accepted"))
-            }
+        let Frame::Response { id, .. } = frame else {
+            return Err(io::Error::other("a peer sent a request over a connection that it accepted"));
+        };
+        let Some(unanswered) = self.unanswered.checked_sub(1) else {
+            return Err(io::Error::other("a peer answered what was never asked"));
+        };
+        self.unanswered = unanswered;
+        match self.farewell.take_if(|_| id == FAREWELL) {
+            Some(said) => drop(said.send(())),
+            None => self.heard.push(Input::Said { from: self.peer, frame }),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if !self.heard.is_empty() {
+            self.waiting.inbox.push_all(self.heard.drain(..));
         }
     }
 
@@ -289,41 +328,63 @@ impl Owner for Open {
 mod tests {
     use quorate_core::ClusterId;
     use quorate_core::causality::{Context, Policy};
+    use quorate_core::quorum::Consistency;
     use quorate_wire::handshake::Secret;
     use quorate_wire::peer::ClientWrite;
 
     use super::*;
 
-    /// Polls a call until it waits for its answer.
-    async fn begin(peers: &Peers, address: &str, value_bytes: usize) -> Option<CallError> {
-        let value = Some(vec![0; value_bytes].into());
-        let write = ClientWrite { context: Context::default(), value, policy: Policy::Siblings };
-        let request = Request::Write { epoch: 1, key: vec![0].into(), write, timeout_ms: 1 };
-        let mut call = Box::pin(peers.call(NodeId::from_u128(2), address, request));
-        let polled = futures::poll!(call.as_mut());
-        std::mem::forget(call); // Still waiting, as a caller that has time would be.
-        match polled {
-            std::task::Poll::Ready(answer) => answer.err(),
-            std::task::Poll::Pending => None,
-        }
+    fn links() -> (Links, Arc<Inbox>) {
+        let inbox = Arc::new(Inbox::default());
+        let us = Credentials {
+            cluster: ClusterId::from_u128(1),
+            us: Sender { node: NodeId::from_u128(1), start: 1 },
+            secret: Secret::new(b"secret"),
+        };
+        (Links::new(us, inbox.clone()), inbox)
+    }
+
+    fn write(id: u64, value_bytes: usize) -> Frame {
+        let write = ClientWrite {
+            context: Context::default(),
+            value: Some(vec![0; value_bytes].into()),
+            expires: None,
+            policy: Policy::Siblings,
+            consistency: Consistency::Configured,
+        };
+        Frame::Request { id, request: Request::Write { epoch: 1, key: vec![0].into(), write, timeout_ms: 1 } }
+    }
+
+    fn peer(address: String) -> Peer {
+        Peer { id: Some(NodeId::from_u128(2)), address }
     }
 
     #[tokio::test]
     async fn what_waits_for_a_silent_peer_is_bounded_in_bytes() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = silent.local_addr().unwrap().to_string();
-        let us = Credentials {
-            cluster: ClusterId::from_u128(1),
-            node: NodeId::from_u128(1),
-            secret: Secret::new(b"secret"),
-        };
-        let peers = Peers::new(us);
+        let to = peer(silent.local_addr().unwrap().to_string());
+        let (mut links, _inbox) = links();
         let mut taken = 0;
-        while begin(&peers, &address, 1 << 20).await.is_none() {
+        while links.send(&to, write(taken, 1 << 20)).is_ok() {
             taken += 1;
-            assert!(taken <= QUEUE_BYTES_MAX >> 20, "more waits than there is room for");
+            assert!(taken <= QUEUE_BYTES_MAX as u64 >> 20, "more waits than there is room for");
         }
         assert!(taken > 0);
-        assert_eq!(begin(&peers, &address, 1 << 20).await, Some(CallError::NotSent));
+        assert!(
+            matches!(links.send(&to, write(taken, 1 << 20)), Err(Frame::Request { id, .. }) if id == taken)
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_told_by_its_number() {
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = peer(closed.local_addr().unwrap().to_string());
+        drop(closed);
+        let (mut links, inbox) = links();
+        assert!(links.send(&to, write(7, 1)).is_ok(), "it is taken, and tried");
+        inbox.filled().await;
+        let mut told = Vec::new();
+        inbox.take(&mut told);
+        assert!(matches!(told[..], [Input::Unsent { request: 7 }]));
     }
 }

@@ -4,30 +4,22 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quorate_core::NodeId;
-use quorate_core::membership;
+use quorate_replica::Sender;
 use quorate_wire::frame::FrameError;
-use quorate_wire::peer::{Frame, Refusal, Request, Response};
+use quorate_wire::peer::{Frame, Refusal, Response};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::connection::{self, Owner};
 use super::handshake::{self, Credentials, HANDSHAKE_TIMEOUT, HandshakeError};
+use super::sessions::{self, Opened};
+use crate::inbox::{Inbox, Input};
 
 /// Requests of one peer that may be in progress; reading stops at more.
 const IN_PROGRESS_REQUESTS_MAX: usize = 2048;
 /// Bytes of one peer's requests in progress, and of answers that it has not read; reading stops at more.
 const IN_PROGRESS_BYTES_MAX: usize = 64 << 20;
-
-/// What this node does with what peers say.
-pub(crate) trait Handler: Send + Sync + 'static {
-    /// Answers a request of `from`, now or later.
-    fn request(self: &Arc<Self>, from: NodeId, request: Request, reply: Reply);
-
-    /// Takes note of gossip; `epoch` is the sender's.
-    fn gossip(&self, from: NodeId, epoch: u64, message: membership::Message);
-}
 
 /// The place for one answer. Dropping it answers nothing; the asker's time runs out.
 pub(crate) struct Reply {
@@ -46,6 +38,11 @@ struct Done {
 }
 
 impl Reply {
+    /// The request's.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Sends the answer. Never blocks, so that any thread may do it: the queue has room for every request
     /// that is in progress.
     pub(crate) fn send(mut self, response: Response) {
@@ -67,27 +64,33 @@ impl Drop for Reply {
 }
 
 /// Serves one connection on which [`quorate_wire::handshake::MAGIC`] was seen, until it ends.
-pub(crate) async fn serve<H: Handler>(
+pub(crate) async fn serve(
     stream: TcpStream,
     us: &Credentials,
-    handler: Arc<H>,
+    inbox: Arc<Inbox>,
 ) -> Result<(), HandshakeError> {
     let established = timeout(HANDSHAKE_TIMEOUT, handshake::accept(stream, us)).await??;
+    let (from, cut) = (established.peer, sessions::cut());
+    inbox.push(Input::Opened(Opened { peer: from, outgoing: false, cut: Arc::downgrade(&cut) }));
     let (queue, mut queued) = mpsc::channel(IN_PROGRESS_REQUESTS_MAX);
-    let mut serving = Serving { from: established.node, handler, queue, requests: 0, held: Arc::default() };
-    connection::run(established, &mut queued, None, &mut serving).await.map_err(Into::into)
+    let mut serving = Serving { from, inbox, queue, requests: 0, held: Arc::default(), heard: Vec::new() };
+    tokio::select! {
+        ended = connection::run(established, &mut queued, None, &mut serving) => ended.map_err(Into::into),
+        () = cut.notified() => Ok(()),
+    }
 }
 
-struct Serving<H> {
-    from: NodeId,
-    handler: Arc<H>,
+struct Serving {
+    from: Sender,
+    inbox: Arc<Inbox>,
     queue: mpsc::Sender<Done>,
     requests: usize,
     /// Bytes of requests in progress, and of answers that wait to be sent.
     held: Arc<AtomicUsize>,
+    heard: Vec<Input>,
 }
 
-impl<H: Handler> Owner for Serving<H> {
+impl Owner for Serving {
     type Outgoing = Done;
 
     fn outgoing(&mut self, done: Done) -> Option<Frame> {
@@ -104,20 +107,27 @@ impl<H: Handler> Owner for Serving<H> {
     }
 
     fn incoming(&mut self, frame: Frame) -> io::Result<()> {
+        let from = self.from;
         match frame {
             Frame::Request { id, request } => {
                 let bytes = request.bytes();
                 self.requests += 1;
                 self.held.fetch_add(bytes, Ordering::Relaxed);
                 let reply = Reply { id, bytes, held: self.held.clone(), queue: Some(self.queue.clone()) };
-                self.handler.request(self.from, request, reply);
+                self.heard.push(Input::Asked { from, request, reply });
                 Ok(())
             }
-            Frame::Gossip { epoch, message } => {
-                self.handler.gossip(self.from, epoch, message);
+            Frame::Gossip { .. } => {
+                self.heard.push(Input::Said { from, frame });
                 Ok(())
             }
             Frame::Response { .. } => Err(io::Error::other("a peer answered what was never asked")),
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.heard.is_empty() {
+            self.inbox.push_all(self.heard.drain(..));
         }
     }
 
@@ -128,20 +138,11 @@ impl<H: Handler> Owner for Serving<H> {
 
 #[cfg(test)]
 mod tests {
+    use quorate_core::NodeId;
     use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
+    use quorate_wire::peer::Request;
 
     use super::*;
-
-    /// Answers every request at once with a value of a MiB.
-    struct Generous(VersionSet);
-
-    impl Handler for Generous {
-        fn request(self: &Arc<Self>, _: NodeId, _: Request, reply: Reply) {
-            reply.send(Response::Stored(self.0.clone()));
-        }
-
-        fn gossip(&self, _: NodeId, _: u64, _: membership::Message) {}
-    }
 
     #[test]
     fn answers_that_a_peer_does_not_read_are_bounded_in_bytes() {
@@ -156,13 +157,20 @@ mod tests {
         };
         set.write(event, Dot { actor: Actor { node, start: 1 }, counter: 1 }).unwrap();
         let (queue, mut queued) = mpsc::channel(IN_PROGRESS_REQUESTS_MAX);
-        let handler = Arc::new(Generous(set));
-        let mut serving = Serving { from: node, handler, queue, requests: 0, held: Arc::default() };
-        let mut taken = 0;
+        let (inbox, from) = (Arc::new(Inbox::default()), Sender { node, start: 1 });
+        let mut serving =
+            Serving { from, inbox: inbox.clone(), queue, requests: 0, held: Arc::default(), heard: vec![] };
+        let (mut taken, mut inputs) = (0, Vec::new());
         while serving.open() {
-            let request = Request::Read { epoch: 1, key: vec![0].into() };
+            let request = Request::Read { epoch: 1, key: vec![0].into(), whole: true };
             serving.incoming(Frame::Request { id: taken, request }).unwrap();
+            serving.flush();
             taken += 1;
+            inbox.take(&mut inputs);
+            for input in inputs.drain(..) {
+                let Input::Asked { reply, .. } = input else { panic!("only requests were made") };
+                reply.send(Response::Stored(set.clone()));
+            }
         }
         assert_eq!(taken, IN_PROGRESS_BYTES_MAX as u64 >> 20);
         while let Ok(done) = queued.try_recv() {

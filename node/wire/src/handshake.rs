@@ -1,14 +1,15 @@
 //! How two nodes prove to each other that they know the cluster's secret, without sending it.
 //!
 //! `Hello` →, ← `Welcome`, `Proof` →. Each proof is a keyed BLAKE3 hash over both random challenges, both
-//! identities and the prover's side, so it fits one connection and one direction only. This keeps strangers
+//! identities and the prover's side, so it fits one connection and one direction only. Both name the start that
+//! they are in: what is said on a connection is said in these two starts. This keeps strangers
 //! out; it does not encrypt.
 
 use quorate_core::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
 /// The first bytes on a peer connection. No HTTP request begins so, and both share a port.
-pub const MAGIC: &[u8; 4] = b"QRT\x01";
+pub const MAGIC: &[u8; 4] = b"QRT\x02";
 
 /// The longest frame before the secret is proven.
 pub const HANDSHAKE_BYTES_MAX: usize = 512;
@@ -23,6 +24,8 @@ pub struct Hello {
     pub cluster: ClusterId,
     /// Itself.
     pub node: NodeId,
+    /// The start that it is in.
+    pub start: u64,
     /// What the other must answer for.
     pub challenge: Challenge,
 }
@@ -34,6 +37,8 @@ pub enum Welcome {
     Accepted {
         /// Itself.
         node: NodeId,
+        /// The start that it is in.
+        start: u64,
         /// What the connecting node must answer for.
         challenge: Challenge,
         /// That it knows the secret.
@@ -59,6 +64,17 @@ pub enum Side {
     Acceptor,
 }
 
+/// What the accepting node says of itself, and is proven with it.
+#[derive(Clone, Copy)]
+pub struct Acceptor<'a> {
+    /// Itself.
+    pub node: NodeId,
+    /// The start that it is in.
+    pub start: u64,
+    /// What the connecting node must answer for.
+    pub challenge: &'a Challenge,
+}
+
 /// The cluster's secret, as a key. It has no `Debug`: secrets stay out of logs.
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
@@ -70,28 +86,22 @@ impl Secret {
     }
 
     /// What `side` sends to prove that it knows the secret.
-    pub fn proof(&self, side: Side, hello: &Hello, acceptor: NodeId, challenge: &Challenge) -> [u8; 32] {
+    pub fn proof(&self, side: Side, hello: &Hello, acceptor: Acceptor<'_>) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         let side: &[u8] = match side {
             Side::Connector => b"connector",
             Side::Acceptor => b"acceptor\0",
         };
         hasher.update(side).update(hello.cluster.as_bytes()).update(hello.node.as_bytes());
-        hasher.update(&hello.challenge).update(acceptor.as_bytes()).update(challenge);
+        hasher.update(&hello.start.to_le_bytes()).update(&hello.challenge);
+        hasher.update(acceptor.node.as_bytes()).update(&acceptor.start.to_le_bytes());
+        hasher.update(acceptor.challenge);
         *hasher.finalize().as_bytes()
     }
 
     /// Whether a proof is right; takes equally long whatever it is.
-    pub fn proves(
-        &self,
-        proof: &[u8; 32],
-        side: Side,
-        hello: &Hello,
-        acceptor: NodeId,
-        challenge: &Challenge,
-    ) -> bool {
-        blake3::Hash::from_bytes(self.proof(side, hello, acceptor, challenge))
-            == blake3::Hash::from_bytes(*proof)
+    pub fn proves(&self, proof: &[u8; 32], side: Side, hello: &Hello, acceptor: Acceptor<'_>) -> bool {
+        blake3::Hash::from_bytes(self.proof(side, hello, acceptor)) == blake3::Hash::from_bytes(*proof)
     }
 
     /// A keyed hash for another purpose, which must be named and never be used for a second one.
@@ -108,15 +118,23 @@ mod tests {
     #[test]
     fn a_proof_fits_one_secret_one_side_and_one_connection() {
         let secret = Secret::new(b"a secret of the cluster");
-        let hello =
-            Hello { cluster: ClusterId::from_u128(1), node: NodeId::from_u128(2), challenge: [3; 32] };
-        let (acceptor, challenge) = (NodeId::from_u128(4), [5; 32]);
-        let proof = secret.proof(Side::Connector, &hello, acceptor, &challenge);
-        assert!(secret.proves(&proof, Side::Connector, &hello, acceptor, &challenge));
-        assert!(!secret.proves(&proof, Side::Acceptor, &hello, acceptor, &challenge), "reflected");
-        assert!(!secret.proves(&proof, Side::Connector, &hello, acceptor, &[6; 32]), "replayed");
-        assert!(!Secret::new(b"another").proves(&proof, Side::Connector, &hello, acceptor, &challenge));
-        let other = Hello { node: acceptor, ..hello };
-        assert!(!secret.proves(&proof, Side::Connector, &other, acceptor, &challenge), "another's");
+        let (cluster, node) = (ClusterId::from_u128(1), NodeId::from_u128(2));
+        let hello = Hello { cluster, node, start: 7, challenge: [3; 32] };
+        let acceptor = Acceptor { node: NodeId::from_u128(4), start: 8, challenge: &[5; 32] };
+        let proof = secret.proof(Side::Connector, &hello, acceptor);
+        let proves =
+            |secret: &Secret, side, hello: &Hello, acceptor| secret.proves(&proof, side, hello, acceptor);
+        assert!(proves(&secret, Side::Connector, &hello, acceptor));
+        assert!(!proves(&secret, Side::Acceptor, &hello, acceptor), "reflected");
+        let replayed = Acceptor { challenge: &[6; 32], ..acceptor };
+        assert!(!proves(&secret, Side::Connector, &hello, replayed), "replayed");
+        assert!(
+            !proves(&secret, Side::Connector, &hello, Acceptor { start: 9, ..acceptor }),
+            "to a later start"
+        );
+        assert!(!proves(&Secret::new(b"another"), Side::Connector, &hello, acceptor));
+        let (later, other) = (Hello { start: 8, ..hello.clone() }, Hello { node: acceptor.node, ..hello });
+        assert!(!proves(&secret, Side::Connector, &later, acceptor), "of a later start");
+        assert!(!proves(&secret, Side::Connector, &other, acceptor), "another's");
     }
 }
