@@ -1,10 +1,10 @@
 //! Quorate's log, as a node has it: on its threads, with its defaults.
 
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use quorate_storage::{Change, Committed, Durability, Options, StdDisk, Store, Write, WriteError};
+use quorate_storage::{Change, Durability, Options, StdDisk, Store, Write, WriteError};
 
 use crate::measure::Engine;
 use crate::work::{event, key, new_actor, partitions};
@@ -12,42 +12,69 @@ use crate::work::{event, key, new_actor, partitions};
 pub(crate) struct LogEngine {
     store: Store,
     writes: u64,
-    sender: mpsc::Sender<Result<Committed, WriteError>>,
-    answers: mpsc::Receiver<Result<Committed, WriteError>>,
+    answers: Arc<Answers>,
 }
 
-/// How many writes wait while a log is filled.
-const FILL_WINDOW: usize = 4096;
+/// Counts the answers to writes that were handed in.
+#[derive(Default)]
+struct Answers {
+    state: Mutex<Waiting>,
+    all: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    writes: usize,
+    error: Option<WriteError>,
+}
+
+impl Answers {
+    fn expect(&self, writes: usize) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).writes += writes;
+    }
+
+    fn answer(&self, error: Option<WriteError>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.writes -= 1;
+        state.error = error.or(state.error.take());
+        if state.writes == 0 {
+            self.all.notify_one();
+        }
+    }
+
+    fn wait(&self) -> Result<(), WriteError> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = self.all.wait_while(state, |state| state.writes > 0);
+        answered.unwrap_or_else(PoisonError::into_inner).error.take().map_or(Ok(()), Err)
+    }
+}
+
+/// How many writes wait together while a log is filled.
+const FILL_GROUP: u64 = 1000;
 
 impl LogEngine {
     pub(crate) fn open(directory: &Path, durability: Durability) -> Result<Self> {
         let disk = Arc::new(StdDisk::open(directory)?);
         let options = Options { durability, partitions: Some(partitions()), ..Options::default() };
         let (store, _) = Store::open(disk, new_actor(), options)?;
-        let (sender, answers) = mpsc::channel();
-        Ok(Self { store, writes: 0, sender, answers })
+        Ok(Self { store, writes: 0, answers: Arc::default() })
     }
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
     }
 
-    fn submit(&mut self, number: u64) {
-        let (partition, key) = key(number);
-        self.writes += 1;
-        let sender = self.sender.clone();
-        self.store.submit(Write {
-            partition,
-            key,
-            change: Change::Event(event(self.writes)),
-            prepared: None,
-            done: Box::new(move |result| sender.send(result).unwrap_or_default()),
-        });
-    }
-
-    fn wait(&self) -> Result<()> {
-        self.answers.recv().context("the store is gone")??;
-        Ok(())
+    fn write_all(&mut self, numbers: impl ExactSizeIterator<Item = u64>) -> Result<()> {
+        self.answers.expect(numbers.len());
+        let writes = &mut self.writes;
+        self.store.submit_all(numbers.map(|number| {
+            let ((partition, key), answers) = (key(number), self.answers.clone());
+            *writes += 1;
+            let change = Change::Event(event(*writes));
+            let done = Box::new(move |result: Result<_, _>| answers.answer(result.err()));
+            Write { partition, key, change, prepared: None, done }
+        }));
+        Ok(self.answers.wait()?)
     }
 }
 
@@ -57,21 +84,15 @@ impl Engine for LogEngine {
     }
 
     fn fill(&mut self, from: u64, to: u64) -> Result<()> {
-        let mut waiting = 0;
-        for number in from..to {
-            self.submit(number);
-            waiting += 1;
-            if waiting == FILL_WINDOW {
-                self.wait()?;
-                waiting -= 1;
-            }
+        for first in (from..to).step_by(FILL_GROUP as usize) {
+            let group: Vec<u64> = (first..(first + FILL_GROUP).min(to)).collect();
+            self.write_all(group.into_iter())?;
         }
-        (0..waiting).try_for_each(|_| self.wait())
+        Ok(())
     }
 
     fn write(&mut self, numbers: &[u64]) -> Result<()> {
-        numbers.iter().for_each(|&number| self.submit(number));
-        numbers.iter().try_for_each(|_| self.wait())
+        self.write_all(numbers.iter().copied())
     }
 
     fn read(&self, number: u64) -> Result<()> {

@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing here waits, but for the disk where it says so.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +10,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use quorate_core::antientropy::{self, FANOUT, Prefix};
 use quorate_core::causality::VersionSet;
+use quorate_core::limits::PARTITIONS_MAX;
 use quorate_core::ring::{Partition, PartitionCount, key_hash};
 
 use crate::entry::{Entry, KeyOf};
 use crate::error::ReadError;
 use crate::index::PartitionUsage;
 use crate::shared::{Found, Shared, State};
-use crate::write::{HINTS, Write};
+use crate::write::{Change, HINTS, Write};
 
 /// Room and state, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,22 +34,10 @@ pub struct Usage {
     pub segments: usize,
     /// Whether writes are taken.
     pub state: State,
-    /// What was lost to rot.
-    pub quarantined: Quarantined,
+    /// How many partitions lost something to rot, and were not resynchronised yet; see [`Access::quarantined`].
+    pub quarantined: usize,
     /// What of it are hints.
     pub hints: PartitionUsage,
-}
-
-/// What was lost to rot on this disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Quarantined {
-    /// Nothing.
-    None,
-    /// Segments that may have held keys of every partition: what is older than they is not served.
-    AllPartitions {
-        /// How many.
-        segments: usize,
-    },
 }
 
 /// A key as the index knows it.
@@ -80,7 +70,12 @@ pub struct Access(pub(crate) Arc<Shared>);
 impl Access {
     /// Hands in a write. Never waits: one that cannot be queued is answered at once.
     pub fn submit(&self, write: Write) {
-        if let Err((write, error)) = self.0.queue.push(write) {
+        self.submit_all([write]);
+    }
+
+    /// Hands in writes that came together: they wait together, so that one sync can serve them. Never waits.
+    pub fn submit_all(&self, writes: impl IntoIterator<Item = Write>) {
+        for (write, error) in self.0.queue.push(writes) {
             (write.done)(Err(error));
         }
     }
@@ -100,9 +95,9 @@ impl Access {
 
     fn answer(&self, partition: Partition, found: Found) -> Result<Option<VersionSet>, ReadError> {
         match found {
-            Found::Set { set, sure: true } => Ok(Some(set)),
+            Found::Set { set, sure: true, .. } => Ok(Some(set)),
             Found::Removed { sure: true } => Ok(None),
-            Found::Nothing | Found::Other(_) if !self.0.lost_something() => Ok(None),
+            Found::Nothing | Found::Other(_) if self.0.knows_all(partition) => Ok(None),
             _ => Err(ReadError::Quarantined { partition }),
         }
     }
@@ -143,6 +138,36 @@ impl Access {
         page
     }
 
+    /// The partitions that lost something to rot on this disk, and were not resynchronised yet. Keys that may be
+    /// concerned are not served and take no events; they take merges, which is how they heal.
+    pub fn quarantined(&self) -> Vec<Partition> {
+        let Shared { index, .. } = &*self.0;
+        let ring = index.partitions().map_or(PARTITIONS_MAX, PartitionCount::get) as u16;
+        let all = (0..ring).map(Partition).chain([HINTS]);
+        all.filter(|&partition| !self.0.knows_all(partition) || index.is_unsure(partition)).collect()
+    }
+
+    /// Serves a partition again: what is here by now is all that its peers had. That is durable when this returns.
+    pub fn lift(&self, partition: Partition) -> io::Result<()> {
+        let Shared { disk, names, lifted, index, .. } = &*self.0;
+        if !self.0.knows_all(partition) {
+            lifted.lift(&**disk, names, partition, self.0.lost_through)?;
+        }
+        // Records that say that a part may be lost are written again. Should that not happen, the next start finds the
+        // partition quarantined once more.
+        for hash in index.settle(partition) {
+            let keys = self.load_hash(partition, hash).unwrap_or_default();
+            self.submit_all(keys.into_iter().map(|(key, _)| Write {
+                partition,
+                key,
+                change: Change::Merge(VersionSet::default()),
+                prepared: None,
+                done: Box::new(|_| {}),
+            }));
+        }
+        Ok(())
+    }
+
     /// Says how many partitions the ring has, which the trees depend on. The first answer counts.
     pub fn set_partitions(&self, partitions: PartitionCount) {
         self.0.index.set_partitions(partitions);
@@ -175,10 +200,7 @@ impl Access {
             free_bytes: self.0.free_bytes(),
             segments: segments.len(),
             state,
-            quarantined: match self.0.segments_lost {
-                0 => Quarantined::None,
-                segments => Quarantined::AllPartitions { segments },
-            },
+            quarantined: self.quarantined().len(),
             hints: index.usage(HINTS),
         }
     }

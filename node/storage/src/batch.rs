@@ -38,7 +38,8 @@ impl Placed {
         if self.flags & FLAG_REMOVED != 0 {
             return Entry::removal(segment, offset, length);
         }
-        Entry::new(segment, offset, length, self.digest, DeadFrom::at_ms(self.dead_from))
+        let dead_from = DeadFrom::at_ms(self.dead_from);
+        Entry::new(segment, offset, length, self.digest, dead_from).with_flags(self.flags)
     }
 }
 

@@ -119,6 +119,7 @@ impl Catalogue {
         entries.chunks_exact(ENTRY_BYTES).map(move |bytes| {
             let (digest, offset, length) = (u64_at(bytes, 8), u32_at(bytes, 16), u32_at(bytes, 20));
             let entry = Entry::from_words(slot, offset, length, digest, u32_at(bytes, 24));
+            let entry = entry.with_flags(bytes[30]);
             Item {
                 partition: Partition(u16::from_le_bytes([bytes[28], bytes[29]])),
                 hash: u64_at(bytes, 0),
@@ -148,10 +149,9 @@ pub(crate) fn write(disk: &dyn Disk, names: &Names, segment: &Segment) -> io::Re
     let name = names.next();
     let written = disk.create(&name).and_then(|file| {
         file.write_at(0, &catalogue)?;
-        file.sync()?;
         disk.rename(&name, &segment.range.name(CATALOGUE_SUFFIX))
     });
-    // The name need not be durable: without it the segment is read.
+    // Neither the bytes nor the name need be durable: without them the segment is read.
     written.inspect_err(|_| remove(disk, &name)).map(|()| true)
 }
 
@@ -176,7 +176,9 @@ mod tests {
                 partition: Partition(partition),
                 hash,
                 flags,
-                entry: Entry::new(7, offset, length, digest, DeadFrom::at_ms(dead_from)).with_older(older),
+                entry: Entry::new(7, offset, length, digest, DeadFrom::at_ms(dead_from))
+                    .with_older(older)
+                    .with_flags(flags),
             },
         )
     }

@@ -37,6 +37,8 @@ struct Slot {
     stored: bool,
     /// Whether the disk may have lost a part of the set.
     incomplete: bool,
+    /// Whether it was settled that nothing is lost of the set, and the stored record still says otherwise.
+    settled: bool,
     /// Whether another key has the same hash.
     shared: bool,
     /// An upper bound of the record's length.
@@ -121,7 +123,7 @@ impl Group {
                 Ok(()) => true,
                 Err(refused) => return answer(write.done, Err(refused.into())),
             },
-            Change::Merge(other) => slot.set.merge(&other),
+            Change::Merge(other) => slot.set.merge(&other) | slot.settled,
             Change::Forget { digest } => {
                 let same = !slot.is_nothing() && slot.set.digest() == digest;
                 if same {
@@ -313,13 +315,15 @@ impl Committer {
     /// What a key holds before the group.
     fn base(&self, key: KeyOf<'_>, owned: &Bytes) -> Result<Slot, ReadError> {
         let Shared { index, .. } = &*self.shared;
-        let (set, stored, sure) = match self.shared.read(key)? {
-            Found::Set { set, sure } => (set, true, sure),
-            Found::Removed { sure } => (VersionSet::default(), false, sure),
-            Found::Nothing => (VersionSet::default(), false, !self.shared.lost_something()),
+        let nothing = || (VersionSet::default(), false, self.shared.knows_all(key.partition), false);
+        let (set, stored, sure, marked) = match self.shared.read(key)? {
+            Found::Set { set, sure, marked } => (set, true, sure, marked),
+            Found::Removed { sure } => (VersionSet::default(), false, sure, false),
+            Found::Lost => (VersionSet::default(), true, false, false),
+            Found::Nothing => nothing(),
             Found::Other(owner) => {
                 index.split(key.partition, key.hash, owner);
-                (VersionSet::default(), false, !self.shared.lost_something())
+                nothing()
             }
         };
         Ok(Slot {
@@ -330,6 +334,7 @@ impl Committer {
             changed: false,
             stored,
             incomplete: !sure,
+            settled: sure && marked,
             shared: index.is_shared(key.partition, key.hash),
             bytes_max: 0,
             next: None,

@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::commit::Committer;
 use crate::disk::{DirectoryLock, Disk};
 use crate::error::OpenError;
+use crate::lifted::Lifted;
 use crate::log::Log;
 use crate::merge::Merger;
 use crate::options::{Options, SEGMENT_BYTES_MAX};
@@ -63,6 +64,7 @@ impl Engine {
         })?;
         let Recovered { index, segments, report, lost_through, next, previous_end, newest, position } =
             recover(&*disk, actor.node)?;
+        let lifted = Lifted::load(&*disk);
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_writes_max, options.queue_bytes_max),
             disk,
@@ -76,7 +78,7 @@ impl Engine {
             background: Background::default(),
             lost_through,
             synced_position: AtomicU64::new(position),
-            segments_lost: report.quarantined.len(),
+            lifted,
         });
         if let Some(partitions) = shared.options.partitions {
             shared.index.set_partitions(partitions);

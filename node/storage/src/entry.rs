@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_core::causality::VersionSet;
 use quorate_core::ring::Partition;
 
-use crate::format::Record;
+use crate::format::{FLAG_INCOMPLETE, Record};
 use crate::segment::Segment;
 
 /// A key, by the names that the index and the log know it by.
@@ -45,7 +45,11 @@ impl DeadFrom {
     pub(crate) const NEVER: Self = Self(u32::MAX);
     /// Not a moment: the key was removed, and is not there at all.
     const REMOVED: Self = Self(u32::MAX - 1);
-    const LAST: u64 = u32::MAX as u64 - 2;
+    /// Not a moment either: the record cannot be read any more.
+    const LOST: Self = Self(u32::MAX - 2);
+    /// The same, and it was settled that nobody has anything newer than nothing.
+    const GONE: Self = Self(u32::MAX - 3);
+    const LAST: u64 = u32::MAX as u64 - 4;
 
     /// From what [`quorate_core::causality::VersionSet::dead_from`] says.
     pub(crate) fn at_ms(unix_ms: Option<u64>) -> Self {
@@ -54,15 +58,17 @@ impl DeadFrom {
     }
 
     pub(crate) fn unix_ms(self) -> Option<u64> {
-        (self.0 < Self::REMOVED.0).then_some(u64::from(self.0) * 1000)
+        (u64::from(self.0) <= Self::LAST).then_some(u64::from(self.0) * 1000)
     }
 }
 
-/// The length has the lower bits of a word, the count of older records the upper ones.
+/// The length has the lower bits of a word, then comes a flag, and the count of older records has the upper ones.
 const LENGTH_BITS: u32 = 27;
 const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
+const INCOMPLETE: u32 = 1 << LENGTH_BITS;
+const OLDER_SHIFT: u32 = LENGTH_BITS + 1;
 /// As many older records or more: then it is not known how many, until the next start counts them again.
-const OLDER_MAX: u32 = u32::MAX >> LENGTH_BITS;
+const OLDER_MAX: u32 = u32::MAX >> OLDER_SHIFT;
 
 const _: () = assert!(crate::options::RECORD_BYTES_MAX <= LENGTH_MASK as u64);
 
@@ -75,14 +81,14 @@ pub(crate) struct Entry {
     pub(crate) segment: u32,
     /// Where in the file.
     pub(crate) offset: u32,
-    length_and_older: u32,
+    packed: u32,
     dead_from: DeadFrom,
 }
 
 impl Entry {
     pub(crate) fn new(segment: u32, offset: u32, length: u32, digest: u64, dead_from: DeadFrom) -> Self {
         debug_assert!(length <= LENGTH_MASK);
-        Self { digest, segment, offset, length_and_older: length, dead_from }
+        Self { digest, segment, offset, packed: length, dead_from }
     }
 
     /// The entry of a record in a segment.
@@ -92,12 +98,19 @@ impl Entry {
             return Self::removal(segment.slot, offset, length);
         }
         let dead_from = DeadFrom::at_ms(record.dead_from(segment.format));
-        Self::new(segment.slot, offset, length, VersionSet::digest_of(record.set), dead_from)
+        let entry = Self::new(segment.slot, offset, length, VersionSet::digest_of(record.set), dead_from);
+        entry.with_flags(record.flags)
     }
 
     /// From what a catalogue says.
     pub(crate) fn from_words(segment: u32, offset: u32, length: u32, digest: u64, dead_from: u32) -> Self {
         Self::new(segment, offset, length & LENGTH_MASK, digest, DeadFrom(dead_from))
+    }
+
+    /// With what the flags of its record say.
+    pub(crate) fn with_flags(self, flags: u8) -> Self {
+        let incomplete = if flags & FLAG_INCOMPLETE != 0 { INCOMPLETE } else { 0 };
+        Self { packed: self.packed & !INCOMPLETE | incomplete, ..self }
     }
 
     /// For a catalogue.
@@ -111,12 +124,48 @@ impl Entry {
     }
 
     pub(crate) fn is_removal(self) -> bool {
-        self.dead_from == DeadFrom::REMOVED
+        matches!(self.dead_from, DeadFrom::REMOVED | DeadFrom::GONE)
+    }
+
+    /// Whether the disk has lost the record.
+    pub(crate) fn is_lost(self) -> bool {
+        self.dead_from == DeadFrom::LOST
+    }
+
+    /// Whether the disk had lost the record, and nobody had anything instead.
+    pub(crate) fn is_gone(self) -> bool {
+        self.dead_from == DeadFrom::GONE
+    }
+
+    /// The same, after the disk has lost the record.
+    pub(crate) fn lost(self) -> Self {
+        Self { dead_from: DeadFrom::LOST, ..self.with_flags(0) }
+    }
+
+    /// Whether the disk may have lost a part of the set.
+    pub(crate) fn is_incomplete(self) -> bool {
+        self.packed & INCOMPLETE != 0
+    }
+
+    /// Whether what the key holds is not known for certain.
+    pub(crate) fn is_unsure(self) -> bool {
+        self.is_lost() || self.is_incomplete()
+    }
+
+    /// The same, after it was settled that what is here is all.
+    pub(crate) fn settled(self) -> Self {
+        let dead_from = if self.is_lost() { DeadFrom::GONE } else { self.dead_from };
+        Self { dead_from, ..self.with_flags(0) }
+    }
+
+    /// Whether the key is there, as far as the index knows.
+    pub(crate) fn is_present(self) -> bool {
+        !self.is_removal() && !self.is_lost()
     }
 
     /// Whether its record is needed: that of a removal is while an older record could come back.
     pub(crate) fn is_live(self) -> bool {
-        !self.is_removal() || self.older() > 0
+        self.is_present() || self.dead_from == DeadFrom::REMOVED && self.older() > 0
     }
 
     /// From when on there is no value to show, in Unix milliseconds.
@@ -126,7 +175,7 @@ impl Entry {
 
     /// The record's length.
     pub(crate) fn length(self) -> u32 {
-        self.length_and_older & LENGTH_MASK
+        self.packed & LENGTH_MASK
     }
 
     pub(crate) fn place(self) -> (u32, u32) {
@@ -135,12 +184,12 @@ impl Entry {
 
     /// How many other records of the key are on the disk; at least so many, when it is the largest number.
     pub(crate) fn older(self) -> u32 {
-        self.length_and_older >> LENGTH_BITS
+        self.packed >> OLDER_SHIFT
     }
 
     pub(crate) fn with_older(self, older: u32) -> Self {
-        let length_and_older = self.length() | older.min(OLDER_MAX) << LENGTH_BITS;
-        Self { length_and_older, ..self }
+        let rest = self.packed & (LENGTH_MASK | INCOMPLETE);
+        Self { packed: rest | older.min(OLDER_MAX) << OLDER_SHIFT, ..self }
     }
 
     /// This one, written after another one of the same key.
@@ -168,11 +217,12 @@ mod tests {
 
     #[test]
     fn older_records_are_counted_until_they_are_too_many() {
-        let entry = Entry::new(1, 2, LENGTH_MASK, 3, DeadFrom::NEVER);
+        let entry = Entry::new(1, 2, LENGTH_MASK, 3, DeadFrom::NEVER).with_flags(FLAG_INCOMPLETE);
         let mut counted = entry;
         for older in 1..OLDER_MAX {
             counted = entry.after(counted);
             assert_eq!((counted.older(), counted.length()), (older, LENGTH_MASK));
+            assert!(counted.is_incomplete() && !counted.settled().is_incomplete());
         }
         assert_eq!(counted.with_one_older_less().older(), OLDER_MAX - 2);
         let many = entry.after(entry.after(counted));
@@ -184,6 +234,7 @@ mod tests {
         let at = |ms| DeadFrom::at_ms(ms).unix_ms();
         assert_eq!([at(Some(0)), at(Some(1)), at(Some(5000))], [Some(0), Some(1000), Some(5000)]);
         assert_eq!([at(None), at(Some(u64::MAX)), at(Some(u64::from(u32::MAX) * 1000))], [None; 3]);
-        assert_eq!(DeadFrom::REMOVED.unix_ms(), None);
+        let no_moments = [DeadFrom::REMOVED, DeadFrom::LOST, DeadFrom::GONE];
+        assert_eq!(no_moments.map(DeadFrom::unix_ms), [None; 3]);
     }
 }

@@ -61,16 +61,6 @@ pub enum ReadError {
         /// Where the key belongs.
         partition: Partition,
     },
-    /// The record is not what was written.
-    #[error(
-        "the record at byte {offset} of segment {segment} does not match its checksum: the disk changed it"
-    )]
-    Corrupt {
-        /// The file.
-        segment: String,
-        /// Where in it.
-        offset: u64,
-    },
     /// The disk answered with an error.
     #[error("the disk cannot be read: {reason}")]
     Io {

@@ -29,6 +29,8 @@ struct Table {
     /// Hashes that several keys have, or had a chance to; never also in `single`.
     shared: BTreeMap<u64, BTreeMap<Bytes, Entry>>,
     usage: PartitionUsage,
+    /// Entries whose keys are not known for certain.
+    unsure: u64,
     /// Made when somebody first asks.
     tree: Option<Tree>,
 }
@@ -48,6 +50,17 @@ impl Table {
             Some(keys) => keys.get(key.key).copied(),
             None => self.single.get(&key.hash).copied(),
         }
+    }
+
+    /// Points a key to a new record. Says what it pointed to, and points to now.
+    fn put(&mut self, key: KeyOf<'_>, new: Entry) -> (Option<Entry>, Entry) {
+        if let Some(entry) = self.get_mut(key) {
+            let old = *entry;
+            *entry = new.after(old);
+            return (Some(old), *entry);
+        }
+        self.insert(key, new);
+        (None, new)
     }
 
     fn get_mut(&mut self, key: KeyOf<'_>) -> Option<&mut Entry> {
@@ -73,7 +86,9 @@ impl Table {
 
     /// Tells the tree and the counts what became of a key.
     fn account(&mut self, hash: u64, old: Option<Entry>, new: Option<Entry>) {
-        let present = |entry: Option<Entry>| entry.filter(|entry| !entry.is_removal());
+        let unsure = |entry: Option<Entry>| u64::from(entry.is_some_and(Entry::is_unsure));
+        self.unsure = self.unsure + unsure(new) - unsure(old);
+        let present = |entry: Option<Entry>| entry.filter(|entry| entry.is_present());
         let (old, new) = (present(old), present(new));
         self.usage.keys += u64::from(new.is_some());
         self.usage.keys -= u64::from(old.is_some());
@@ -95,7 +110,7 @@ impl Table {
             (None, _) => shared.next(),
             _ => single.next(),
         });
-        merged.filter(|(_, entry)| !entry.is_removal())
+        merged.filter(|(_, entry)| entry.is_present())
     }
 
     /// Makes a tree of the depth that it should have.
@@ -230,9 +245,7 @@ impl Index {
     /// Points a key to its newest record. `moved` sees what it pointed to and points to, while nobody else can.
     pub(crate) fn publish(&self, key: KeyOf<'_>, new: Entry, moved: impl FnOnce(Option<Entry>, Entry)) {
         self.change(key.partition, |table| {
-            let old = table.get(key);
-            let new = old.map_or(new, |old| new.after(old));
-            table.insert(key, new);
+            let (old, new) = table.put(key, new);
             table.account(key.hash, old, Some(new));
             moved(old, new);
         });
@@ -247,9 +260,9 @@ impl Index {
         moved: impl FnOnce(Entry, Entry),
     ) {
         self.change(key.partition, |table| {
-            let Some(old) = table.get(key).filter(|entry| entry.place() == from) else { return };
-            let new = to.with_older(old.older());
-            table.insert(key, new);
+            let Some(entry) = table.get_mut(key).filter(|entry| entry.place() == from) else { return };
+            let (old, new) = (*entry, to.with_older(entry.older()));
+            *entry = new;
             table.account(key.hash, Some(old), Some(new));
             moved(old, new);
         });
@@ -282,9 +295,50 @@ impl Index {
         }
     }
 
+    /// The record of a key cannot be read any more. It is not there then, for trees and scans, until it is written
+    /// again. `changed` as in [`Index::relocate`].
+    pub(crate) fn lose(&self, key: KeyOf<'_>, from: (u32, u32), changed: impl FnOnce(Entry, Entry)) {
+        self.change(key.partition, |table| {
+            let there = |entry: &&mut Entry| entry.place() == from && !entry.is_lost() && !entry.is_gone();
+            let Some(entry) = table.get_mut(key).filter(there) else { return };
+            let (old, new) = (*entry, entry.lost());
+            *entry = new;
+            table.account(key.hash, Some(old), Some(new));
+            changed(old, new);
+        });
+    }
+
+    /// Whether the partition has keys of which not all is known for certain.
+    pub(crate) fn is_unsure(&self, partition: Partition) -> bool {
+        self.existing(partition).is_some_and(|table| read(table).unsure > 0)
+    }
+
+    /// Settles that what is here of the partition's keys is all. Says the hashes of those whose records say otherwise.
+    pub(crate) fn settle(&self, partition: Partition) -> Vec<u64> {
+        self.change(partition, |table| {
+            let shared =
+                table.shared.iter_mut().flat_map(|(&hash, keys)| keys.values_mut().map(move |e| (hash, e)));
+            let all = table.single.iter_mut().map(|(&hash, entry)| (hash, entry)).chain(shared);
+            let mut incomplete = Vec::new();
+            for (hash, entry) in all.filter(|(_, entry)| entry.is_unsure()) {
+                if entry.is_incomplete() {
+                    incomplete.push(hash);
+                }
+                *entry = entry.settled();
+            }
+            table.unsure = 0;
+            incomplete
+        })
+    }
+
     /// Says how many partitions the ring has, which trees depend on. The first answer counts.
     pub(crate) fn set_partitions(&self, partitions: PartitionCount) {
         let _ = self.partitions.set(partitions);
+    }
+
+    /// How many partitions the ring has, if that was said.
+    pub(crate) fn partitions(&self) -> Option<PartitionCount> {
+        self.partitions.get().copied()
     }
 
     /// What somebody wants to know of a partition's tree, if it has keys and the ring is known.

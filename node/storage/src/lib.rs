@@ -10,7 +10,7 @@
 //!
 //! One idea a file: `engine`, `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
 //! `catalogue` (a start without reading it all), `entry` and `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
-//! `recovery`. [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
+//! `recovery`, `lifted` (what rot took and peers gave back). [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
 //!
 //! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod entry;
 mod error;
 mod format;
 mod index;
+mod lifted;
 mod log;
 mod merge;
 mod options;
@@ -39,7 +40,7 @@ mod sync;
 mod tests;
 mod write;
 
-pub use access::{Access, Page, Quarantined, Scanned, Usage};
+pub use access::{Access, Page, Scanned, Usage};
 pub use disk::{Disk, StdDisk};
 pub use engine::{Engine, Step};
 pub use error::{OpenError, ReadError, WriteError};

@@ -76,10 +76,11 @@ impl Merger {
         }
     }
 
-    /// Writes a catalogue, goes on with a merge, or begins one if one is worth it.
+    /// Writes a catalogue, goes on with a merge, begins one if one is worth it, or checks a segment.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         let begin = self.shared.disk.now();
-        let step = if self.merge.is_none() && self.catalogue_one()? { true } else { self.merge_some()? };
+        let idle = self.merge.is_none();
+        let step = (idle && self.catalogue_one()?) || self.merge_some()? || self.check_one()?;
         if !step {
             return Ok(Step::Idle);
         }
@@ -96,8 +97,20 @@ impl Merger {
         };
         // Whatever becomes of it: a start can do without, and it is not tried over and over.
         segment.catalogued.store(true, Ordering::Relaxed);
+        segment.checked.store(true, Ordering::Relaxed);
         if !catalogue::write(&**disk, names, segment)? {
             segment.give_up();
+        }
+        Ok(true)
+    }
+
+    /// Reads a segment that the start did not, to find rot before its keys are asked for. Says whether there was one.
+    fn check_one(&self) -> io::Result<bool> {
+        let in_order = self.shared.segments.in_order();
+        let Some(segment) = in_order.iter().find(|segment| segment.wants_check()) else { return Ok(false) };
+        segment.checked.store(true, Ordering::Relaxed);
+        if Input::of(segment)?.is_none() {
+            self.shared.lose_from(segment);
         }
         Ok(true)
     }
@@ -134,7 +147,10 @@ impl Merger {
                 let header = merge.output.finish(self.shared.node, &merge.run)?;
                 self.replace(merge, &header)?;
             }
-            Filled::Rotten => remove(&*self.shared.disk, &merge.name),
+            Filled::Rotten => {
+                remove(&*self.shared.disk, &merge.name);
+                merge.run.iter().filter(|segment| segment.is_rotten()).for_each(|s| self.shared.lose_from(s));
+            }
         }
         Ok(false)
     }
@@ -177,7 +193,7 @@ impl Merger {
     fn run_from<'a>(&self, segments: &'a [Arc<Segment>]) -> &'a [Arc<Segment>] {
         let (mut live, mut length) = (SEGMENT_HEADER_BYTES as u64, 0);
         for segment in segments.iter().take(RUN_MAX) {
-            let fit = segment.sealed.load(Ordering::Acquire) && !segment.rotten.load(Ordering::Relaxed);
+            let fit = segment.sealed.load(Ordering::Acquire) && !segment.is_rotten();
             let neighbour = length == 0 || segments[length - 1].range.last + 1 == segment.range.first;
             live += segment.live_bytes();
             let large = length > 0 && live > u64::from(self.shared.options.segment_bytes);
@@ -202,6 +218,7 @@ impl Merger {
         disk.rename(&merge.name, &name)?;
         disk.sync_directory()?;
         let merged = segments.add(header, name.clone(), output.file.clone(), header.end);
+        merged.checked.store(true, Ordering::Relaxed);
         let moved = |old, new| segments.count(Some(old), Some(new));
         for (&origin, (at, record)) in output.origins.iter().zip(scan.records()) {
             index.relocate(key_of(&record), origin, Entry::of(&record, &merged, at), moved);

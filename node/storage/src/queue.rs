@@ -42,24 +42,33 @@ impl Queue {
         Self { inner: Mutex::default(), arrived: Condvar::new(), writes_max, bytes_max }
     }
 
-    /// Takes a write, or gives it back with the reason. One write is always taken by an empty queue, however large.
-    pub(crate) fn push(&self, write: Write) -> Result<(), (Box<Write>, WriteError)> {
-        let bytes = write.key.len() + write.change.bytes_max();
+    /// Takes writes, which then wait together, and gives those back that cannot wait, with the reason. One write is
+    /// always taken by an empty queue, however large.
+    pub(crate) fn push(&self, writes: impl IntoIterator<Item = Write>) -> Vec<(Write, WriteError)> {
+        let mut refused = Vec::new();
         let mut inner = lock(&self.inner);
-        if inner.closed {
-            return Err((Box::new(write), WriteError::Closed));
+        for write in writes {
+            match self.refusal(&inner, &write) {
+                Some(error) => refused.push((write, error)),
+                None => {
+                    inner.bytes += bytes(&write);
+                    inner.writes.push_back(write);
+                }
+            }
         }
-        let full = inner.writes.len() >= self.writes_max || inner.bytes + bytes > self.bytes_max;
-        if full && !inner.writes.is_empty() {
-            return Err((Box::new(write), WriteError::Busy));
-        }
-        inner.bytes += bytes;
-        inner.writes.push_back(write);
-        if inner.sleeping {
+        if inner.sleeping && !inner.writes.is_empty() {
             inner.sleeping = false;
             self.arrived.notify_one();
         }
-        Ok(())
+        refused
+    }
+
+    fn refusal(&self, inner: &Inner, write: &Write) -> Option<WriteError> {
+        if inner.closed {
+            return Some(WriteError::Closed);
+        }
+        let full = inner.writes.len() >= self.writes_max || inner.bytes + bytes(write) > self.bytes_max;
+        (full && !inner.writes.is_empty()).then_some(WriteError::Busy)
     }
 
     /// Everything that waits, in the order in which it came.
@@ -103,6 +112,11 @@ impl Queue {
     }
 }
 
+/// An upper bound of what a write holds.
+fn bytes(write: &Write) -> usize {
+    write.key.len() + write.change.bytes_max()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -123,33 +137,33 @@ mod tests {
         }
     }
 
-    fn error(result: Result<(), (Box<Write>, WriteError)>) -> Option<WriteError> {
-        result.err().map(|(_, error)| error)
+    fn push(queue: &Queue, key: &'static str) -> Option<WriteError> {
+        queue.push([write(key)]).pop().map(|(_, error)| error)
     }
 
     #[test]
     fn it_is_bounded_and_keeps_the_order() {
         let queue = Queue::new(2, 1000);
-        assert_eq!([error(queue.push(write("a"))), error(queue.push(write("b")))], [None, None]);
-        assert_eq!(error(queue.push(write("c"))), Some(WriteError::Busy));
+        assert_eq!([push(&queue, "a"), push(&queue, "b")], [None, None]);
+        assert_eq!(push(&queue, "c"), Some(WriteError::Busy));
         assert_eq!(queue.wait(None), Wake::Writes);
         assert_eq!(queue.take().iter().map(|w| w.key.clone()).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(error(queue.push(write("d"))), None);
+        assert_eq!(push(&queue, "d"), None);
     }
 
     #[test]
     fn bytes_count_too_but_one_write_always_fits() {
         let queue = Queue::new(10, 8);
-        assert_eq!(error(queue.push(write("much too long a key"))), None);
-        assert_eq!(error(queue.push(write("a"))), Some(WriteError::Busy));
+        assert_eq!(push(&queue, "much too long a key"), None);
+        assert_eq!(push(&queue, "a"), Some(WriteError::Busy));
     }
 
     #[test]
     fn closed_it_hands_out_what_is_there_and_takes_nothing() {
         let queue = Queue::new(2, 1000);
-        assert_eq!(error(queue.push(write("a"))), None);
+        assert_eq!(push(&queue, "a"), None);
         queue.close();
-        assert_eq!(error(queue.push(write("b"))), Some(WriteError::Closed));
+        assert_eq!(push(&queue, "b"), Some(WriteError::Closed));
         assert_eq!((queue.wait(None), queue.take().len()), (Wake::Writes, 1));
         assert_eq!((queue.wait(None), queue.take().len()), (Wake::Closed, 0));
         assert_eq!(Queue::new(1, 1).wait(Some(Duration::ZERO)), Wake::Nothing);

@@ -17,7 +17,7 @@ use quorate_core::ring::{Partition, key_hash};
 use crate::catalogue::{self, CATALOGUE_SUFFIX, Catalogue, Item};
 use crate::disk::{Disk, File};
 use crate::entry::{Entry, KeyOf};
-use crate::error::{OpenError, ReadError};
+use crate::error::OpenError;
 use crate::format::{
     self, FLAG_SHARED_HASH, FORMAT, HeaderError, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
@@ -247,6 +247,7 @@ impl Recoverer<'_> {
         let file_bytes = if shortened { end } else { length };
         let segment =
             self.recovered.segments.add(&header, found.name.clone(), found.file.clone(), file_bytes);
+        segment.checked.store(true, Ordering::Relaxed);
         for (at, record) in scan.records() {
             self.replay(&segment, at, &record);
         }
@@ -316,7 +317,7 @@ impl Recoverer<'_> {
                 // Nobody knows any more whose that record is: it may be anybody's.
                 index.split(partition, hash, Bytes::new());
                 if let Some(segment) = segments.get(entry.segment) {
-                    self.lose(segment.range, segment.name.clone(), &error.to_string());
+                    self.lose(segment.range, segment.name.clone(), &error);
                 }
             }
         }
@@ -356,11 +357,10 @@ fn ranges(names: &[String], suffix: &str) -> Vec<Range> {
     sorted.into_values().collect()
 }
 
-/// The key of a record that was read before.
-fn owner(segments: &Segments, entry: Entry) -> Result<Bytes, ReadError> {
-    let gone = || ReadError::Io { reason: "the record's file is not open".into() };
-    let segment = segments.get(entry.segment).ok_or_else(gone)?;
-    let bytes = segment.read(entry)?;
-    let record = format::record_at(&bytes).ok_or_else(|| segment.corrupt(entry))?;
+/// The key of a record that was read before, or why nobody knows it any more.
+fn owner(segments: &Segments, entry: Entry) -> Result<Bytes, String> {
+    let segment = segments.get(entry.segment).ok_or("the record's file is not open")?;
+    let bytes = segment.read(entry).map_err(|error| error.to_string())?;
+    let record = format::record_at(&bytes).ok_or("a record in it was changed by the disk")?;
     Ok(Bytes::copy_from_slice(record.key))
 }

@@ -74,7 +74,9 @@ pub(crate) struct Segment {
     pub(crate) sealed: AtomicBool,
     /// Its catalogue is beside it.
     pub(crate) catalogued: AtomicBool,
-    /// Merging met something in it that is no group.
+    /// It was read whole since the start.
+    pub(crate) checked: AtomicBool,
+    /// The disk changed it.
     pub(crate) rotten: AtomicBool,
 }
 
@@ -92,15 +94,22 @@ impl Segment {
     }
 
     pub(crate) fn wants_catalogue(&self) -> bool {
-        self.sealed.load(Ordering::Acquire)
-            && !self.catalogued.load(Ordering::Relaxed)
-            && !self.rotten.load(Ordering::Relaxed)
+        self.sealed.load(Ordering::Acquire) && !self.catalogued.load(Ordering::Relaxed) && !self.is_rotten()
+    }
+
+    pub(crate) fn wants_check(&self) -> bool {
+        self.sealed.load(Ordering::Acquire) && !self.checked.load(Ordering::Relaxed) && !self.is_rotten()
+    }
+
+    pub(crate) fn is_rotten(&self) -> bool {
+        self.rotten.load(Ordering::Relaxed)
     }
 
     /// The disk changed it.
     pub(crate) fn give_up(&self) {
-        tracing::error!(name = %self.name, "the disk changed this segment; it is not merged any more");
-        self.rotten.store(true, Ordering::Relaxed);
+        if !self.rotten.swap(true, Ordering::Relaxed) {
+            tracing::error!(name = %self.name, "the disk changed this segment; it is not merged any more");
+        }
     }
 
     pub(crate) fn file_bytes(&self) -> u64 {
@@ -123,10 +132,6 @@ impl Segment {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Err(ReadError::Io { reason: format!("{}: {error}", self.name) })),
         }
-    }
-
-    pub(crate) fn corrupt(&self, entry: Entry) -> ReadError {
-        ReadError::Corrupt { segment: self.name.clone(), offset: u64::from(entry.offset) }
     }
 }
 
@@ -237,6 +242,7 @@ impl Segments {
             live_bytes: AtomicU64::new(0),
             sealed: AtomicBool::new(header.end != 0),
             catalogued: AtomicBool::new(false),
+            checked: AtomicBool::new(false),
             rotten: AtomicBool::new(false),
         });
         write(&self.by_slot).insert(slot, segment.clone());

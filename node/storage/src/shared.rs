@@ -10,11 +10,13 @@ use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::ring::Partition;
 
+use crate::catalogue;
 use crate::disk::Disk;
 use crate::entry::{Entry, KeyOf};
 use crate::error::{ReadError, WriteError};
 use crate::format::{self, FLAG_INCOMPLETE, Record};
 use crate::index::Index;
+use crate::lifted::Lifted;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::segment::{Segment, Segments, position};
@@ -32,12 +34,11 @@ pub(crate) struct Shared {
     pub(crate) spares: Spares,
     pub(crate) status: Status,
     pub(crate) background: Background,
-    /// The newest segment that was lost to rot; 0 when none was. What is older may be outdated.
+    /// The newest segment that was lost to rot as a whole; 0 when none was. What is older may be outdated.
     pub(crate) lost_through: u64,
+    pub(crate) lifted: Lifted,
     /// See [`crate::Access::synced_position`].
     pub(crate) synced_position: AtomicU64,
-    /// How many segments were lost to rot.
-    pub(crate) segments_lost: usize,
 }
 
 /// What the log knows of a key.
@@ -49,7 +50,11 @@ pub(crate) enum Found {
         set: VersionSet,
         /// Whether this disk certainly never held a newer set of the key.
         sure: bool,
+        /// Whether the record says that a part of the set may be lost, whatever was settled since.
+        marked: bool,
     },
+    /// There was a set, and the disk has lost it.
+    Lost,
     /// The key was removed.
     Removed {
         /// As above.
@@ -72,10 +77,6 @@ impl Shared {
     /// Takes note that a segment is synced up to here.
     pub(crate) fn synced(&self, segment: &Segment, end: u64) {
         self.synced_position.fetch_max(position(segment.range.last, end), Ordering::Release);
-    }
-
-    pub(crate) fn lost_something(&self) -> bool {
-        self.lost_through > 0
     }
 
     /// Reads a key's newest record, and checks it.
@@ -102,19 +103,28 @@ impl Shared {
     ) -> Result<Found, ReadError> {
         let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
         let Some((entry, segment)) = place else { return Ok(Found::Nothing) };
+        if entry.is_lost() {
+            return Ok(Found::Lost);
+        }
+        if entry.is_gone() {
+            return Ok(Found::Removed { sure: true });
+        }
         let segment = segment.ok_or_else(not_open)?;
         let bytes = read(&segment, entry)?;
-        let record = whole_record(&bytes, key.partition).ok_or_else(|| segment.corrupt(entry))?;
+        let sound = whole_record(&bytes, key.partition).and_then(|record| {
+            let set = if record.is_removal() { None } else { Some(VersionSet::decode(record.set).ok()?) };
+            Some((record, set))
+        });
+        let Some((record, set)) = sound else {
+            self.lose(key, entry, &segment);
+            return Ok(Found::Lost);
+        };
         if record.key != key.key {
             return Ok(Found::Other(Bytes::copy_from_slice(record.key)));
         }
-        let whole = segment.range.first > self.lost_through && record.flags & FLAG_INCOMPLETE == 0;
-        let sure = whole || !self.lost_something();
-        if record.is_removal() {
-            return Ok(Found::Removed { sure });
-        }
-        let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
-        Ok(Found::Set { set, sure })
+        let sure = segment.range.first > self.lost_through(key.partition) && !entry.is_incomplete();
+        let marked = record.flags & FLAG_INCOMPLETE != 0;
+        Ok(set.map_or(Found::Removed { sure }, |set| Found::Set { set, sure, marked }))
     }
 
     /// Every key under a hash, with what it holds.
@@ -127,11 +137,49 @@ impl Shared {
         let read = |(entry, segment): (Entry, Option<Arc<Segment>>)| {
             let segment = segment.ok_or_else(not_open)?;
             let bytes = segment.read(entry)?;
-            let record = whole_record(&bytes, partition).ok_or_else(|| segment.corrupt(entry))?;
-            let set = VersionSet::decode(record.set).map_err(|_| segment.corrupt(entry))?;
-            Ok((Bytes::copy_from_slice(record.key), set))
+            let record = whole_record(&bytes, partition);
+            let sound = record.and_then(|record| Some((record.key, VersionSet::decode(record.set).ok()?)));
+            let Some((key, set)) = sound else {
+                self.lose(KeyOf { partition, hash, key: &[] }, entry, &segment);
+                return Err(ReadError::Quarantined { partition });
+            };
+            Ok((Bytes::copy_from_slice(key), set))
         };
         places.into_iter().map(read).collect()
+    }
+
+    /// The record of a key is not what was written.
+    fn lose(&self, key: KeyOf<'_>, entry: Entry, segment: &Segment) {
+        segment.give_up();
+        self.index.lose(key, entry.place(), |old, new| {
+            tracing::error!(partition = ?key.partition, name = %segment.name, offset = old.offset, "the disk lost a record: its key is not served until it is resynchronised");
+            self.segments.count(Some(old), Some(new));
+        });
+    }
+
+    /// Looks for the records that a segment does not hold any more, by its catalogue.
+    pub(crate) fn lose_from(&self, segment: &Segment) {
+        segment.give_up();
+        let catalogue = catalogue::read(&*self.disk, segment.range, segment.salt, segment.end());
+        for item in catalogue.iter().flat_map(|catalogue| catalogue.items(segment.slot)) {
+            let bytes = segment.read(item.entry);
+            let record = bytes.as_ref().ok().and_then(|bytes| whole_record(bytes, item.partition));
+            if record.is_none() {
+                // Of keys that share a hash, reading the key itself will tell.
+                let key = KeyOf { partition: item.partition, hash: item.hash, key: &[] };
+                self.lose(key, item.entry, segment);
+            }
+        }
+    }
+
+    /// The newest segment that was lost and may have held keys of this partition; 0 when none was.
+    pub(crate) fn lost_through(&self, partition: Partition) -> u64 {
+        if self.lost_through > self.lifted.through(partition) { self.lost_through } else { 0 }
+    }
+
+    /// Whether this disk certainly never held a key of the partition that the index does not know.
+    pub(crate) fn knows_all(&self, partition: Partition) -> bool {
+        self.lost_through(partition) == 0
     }
 
     /// Free space; an answer that cannot be had is no reason to stop.
