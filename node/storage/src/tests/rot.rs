@@ -93,7 +93,9 @@ fn a_lost_record_heals_by_merges_and_counts_as_whole_after_it_was_settled() {
     rig.merge_all();
     let names = rig.disk.attach().list().unwrap();
     for name in names.iter().filter(|name| name.ends_with(".log")) {
-        [300, 800, 1300, 1800].map(|offset| rig.disk.rot(name, offset, 1));
+        for offset in [300, 800, 1300, 1800] {
+            rig.disk.rot(name, offset, 1);
+        }
     }
     let rotten: Vec<_> = rig.promised.keys().filter(|key| rig.get(key).is_err()).cloned().collect();
     let (healed, unknown) = rotten.split_first().unwrap();
