@@ -49,6 +49,7 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn ask_marks(&mut self) {
         let Some(epoch) = self.ring.current().cloned() else { return };
         self.content.floors.retain(|node| takes_part(&epoch, node));
+        self.once.retain(|node| takes_part(&epoch, node));
         for member in epoch.members() {
             if member.id != self.id() && takes_part(&epoch, member.id) {
                 self.ask_mark(member.id);

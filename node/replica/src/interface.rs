@@ -240,6 +240,8 @@ pub(crate) enum Done {
     HintsRead { page: Page },
     /// A hint that is to be delivered.
     HintRead { delivery: Delivery, sent: u64, result: Result<Option<VersionSet>, ReadError> },
+    /// A partition is served again, or could not be.
+    Lifted { partition: Partition, lifted: bool },
     /// See [`Completion::kept`].
     Kept { ticket: u64, result: Kept },
 }

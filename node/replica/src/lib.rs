@@ -7,7 +7,8 @@
 //! One idea a file: `write` and `read` coordinate, `serve` answers peers, `repair` heals what a read found stale,
 //! `claim` makes sure that the disk did not go back in time, `ring` adopts epochs, `gossip` drives the failure
 //! detector, `sync` compares whole partitions with co-owners in the
-//! background, `hints` keeps writes for owners that are away, `collect` forgets what is deleted, `content` fences what
+//! background, `hints` keeps writes for owners that are away, `collect` forgets what is deleted, `heal` brings back what
+//! rotted, `content` fences what
 //! is too old, `calls` are open requests, `timers` what is due.
 //!
 //! Bounds (INV-BOUND): operations in progress, calls and what they hold are limited by [`Config`]; a request that
@@ -19,8 +20,10 @@ mod claim;
 mod collect;
 mod content;
 mod gossip;
+mod heal;
 mod hints;
 mod interface;
+mod once;
 mod read;
 mod repair;
 mod replica;

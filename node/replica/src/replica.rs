@@ -14,11 +14,13 @@ use crate::calls::{Calls, Ending};
 use crate::claim::Claim;
 use crate::collect::Collector;
 use crate::content::Content;
+use crate::heal::Healing;
 use crate::hints::Handoff;
 use crate::interface::{
     Answer, ClientRequest, Completion, Config, Done, Effect, Identity, Inbox, MemberStatus, Now, Remembered,
     Sender,
 };
+use crate::once::Once;
 use crate::read::ReadOperation;
 use crate::repair::Repairs;
 use crate::ring::Ring;
@@ -56,6 +58,8 @@ pub struct Replica<S> {
     pub(crate) content: Content,
     pub(crate) handoff: Handoff,
     pub(crate) collector: Collector,
+    pub(crate) healing: Healing,
+    pub(crate) once: Once,
     pub(crate) stats: Stats,
     pub(crate) effects: Vec<Effect>,
     pub(crate) stopping: bool,
@@ -106,6 +110,8 @@ impl<S: Storage> Replica<S> {
             content: Content::default(),
             handoff,
             collector: Collector::default(),
+            healing: Healing::default(),
+            once: Once::default(),
             stats: Stats::default(),
             effects: Vec::new(),
             stopping: false,
@@ -169,6 +175,7 @@ impl<S: Storage> Replica<S> {
             }
             Done::Kept { ticket, result } => self.kept(ticket, result),
             Done::Packed { purpose, parcel } => self.packed(purpose, parcel),
+            Done::Lifted { partition, lifted } => self.lifted(partition, lifted),
             Done::Candidates { partition, candidates } => self.candidates_read(partition, candidates),
             Done::HintsRead { page } => self.hints_read(page),
             Done::HintRead { delivery, sent, result } => self.hint_read(delivery, sent, result),

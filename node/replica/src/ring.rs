@@ -160,6 +160,7 @@ impl<S: Storage> Replica<S> {
         self.forget_removed();
         self.begin_claim();
         self.plan_exchanges();
+        self.look_for_rot();
         self.ask_marks();
     }
 

@@ -56,6 +56,10 @@ impl<S: Storage> Replica<S> {
             }
             Request::Repair { epoch, key, sources } => self.begin_repair(node, id, epoch, key, sources),
             Request::Write { epoch, key, write, timeout_ms } => {
+                // One that comes again is answered once.
+                if !self.once.is_first(from, id) {
+                    return;
+                }
                 self.serve_write(node, id, epoch, key, write, timeout_ms)
             }
             Request::Exchange { epoch, request } => self.serve_exchange(from, id, epoch, request),
@@ -125,13 +129,11 @@ impl<S: Storage> Replica<S> {
         })
     }
 
-    /// Takes note of the newest stamp in a set, so that what is written next here counts as later. One that is too
+    /// Takes note of the stamps in a set, so that what is written next here counts as later. One that is too
     /// far ahead is not followed; what it stamps was written already, and is kept.
     pub(crate) fn observe(&mut self, set: &VersionSet) {
-        if let Some(last) = set.last() {
-            let ahead = self.clock.observe(last.stamp, self.now.unix_ms).is_err();
-            self.stats.clock_ahead += u64::from(ahead);
-        }
+        let ahead = self.clock.observe_all(set, self.now.unix_ms).is_err();
+        self.stats.clock_ahead += u64::from(ahead);
     }
 
     /// Merges a set into this owner's.

@@ -19,6 +19,7 @@ pub struct Stats {
     pub clock_ahead: u64,
     pub stale_messages: u64,
     pub gossip_refused: u64,
+    pub partitions_healed: u64,
     pub collection_rounds: u64,
     pub collection_rounds_incomplete: u64,
     pub tombstones_cleared: u64,

@@ -133,6 +133,12 @@ impl<S: Storage> Replica<S> {
         }
     }
 
+    /// Something was lost here: every co-owner is asked at once.
+    pub(crate) fn exchange_all_soon(&mut self) {
+        let peers: Vec<NodeId> = self.sync.co_owners.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.exchange_soon(peer));
+    }
+
     fn set_exchange_timer(&mut self, after: Duration) {
         if self.config.anti_entropy_interval.is_zero() {
             return;
@@ -176,6 +182,7 @@ impl<S: Storage> Replica<S> {
         } else {
             self.stats.exchanges_failed += 1;
         }
+        self.look_for_rot();
         if let Some(peer) = self.sync.co_owners.get_mut(&running.peer) {
             peer.due = self.now.mono + wait;
             if full {
@@ -239,6 +246,9 @@ impl<S: Storage> Replica<S> {
     }
 
     fn exchange_report(&mut self, running: &mut Running, report: Report) {
+        if report.synced {
+            self.healed_from(report.partition, running.peer);
+        }
         running.full &= report.synced || planted::is(Bug::SkipExchange);
         self.stats.exchange_differing += report.differing;
         self.stats.exchange_keys_pulled += report.pulled;
