@@ -193,6 +193,7 @@ impl Committer {
         refuse_all(&mut self.waiting, &error);
         while self.shared.queue.wait(None) == Wake::Writes {
             refuse_all(&mut self.shared.queue.take(), &error);
+            self.shared.queue.take_rolls().into_iter().for_each(|roll| roll(Err(error.clone())));
         }
     }
 
@@ -221,6 +222,11 @@ impl Committer {
         }
     }
 
+    /// Seals the segment that is written. See [`Log::roll`].
+    pub(crate) fn roll(&mut self) -> Result<u64, WriteError> {
+        self.log.roll()
+    }
+
     /// Nothing will be written any more.
     pub(crate) fn finish(&mut self) {
         self.commit();
@@ -231,6 +237,9 @@ impl Committer {
     /// [`Committer::commit`]; else no write waits any more.
     pub(crate) fn prepare(&mut self) -> bool {
         while self.pending.is_none() {
+            for roll in self.shared.queue.take_rolls() {
+                roll(self.log.roll());
+            }
             if self.waiting.is_empty() {
                 self.waiting = self.shared.queue.take();
             }

@@ -10,7 +10,7 @@
 //!
 //! One idea a file: `engine`, `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
 //! `catalogue` (a start without reading it all), `entry` and `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
-//! `recovery`, `lifted` (what rot took and peers gave back). [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
+//! `snapshot`, `recovery`, `lifted` (what rot took and peers gave back). [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
 //!
 //! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
 #![forbid(unsafe_code)]
@@ -33,6 +33,7 @@ mod queue;
 mod recovery;
 mod segment;
 mod shared;
+mod snapshot;
 mod spare;
 mod store;
 mod sync;
@@ -48,5 +49,6 @@ pub use index::PartitionUsage;
 pub use options::{Durability, Observer, Options};
 pub use recovery::{QuarantinedSegment, Recovery};
 pub use shared::State;
+pub use snapshot::{MANIFEST, SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::Store;
 pub use write::{Change, Committed, Done, HINTS, Prepared, Write};

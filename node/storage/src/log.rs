@@ -104,6 +104,18 @@ impl Log {
         Ok(())
     }
 
+    /// Seals the segment that is written, if it holds anything. Says the number of the newest that is sealed.
+    pub(crate) fn roll(&mut self) -> Result<u64, WriteError> {
+        self.ready()?;
+        self.sync_rest()?;
+        if self.active.as_ref().is_some_and(|active| active.end > SEGMENT_HEADER_BYTES as u64) {
+            self.end_segment();
+            self.begin(0)?;
+            self.retire();
+        }
+        Ok(self.next - 1 - u64::from(self.active.is_some()))
+    }
+
     /// Writes a batch for which there is room, and does not sync it.
     pub(crate) fn write(&self, mut batch: Batch) -> Written {
         let group = self.append(&mut batch);

@@ -24,6 +24,7 @@ use crate::format::{FORMAT, Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_a
 use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, read_prefix};
 use crate::shared::{Background, Shared};
 use crate::spare::remove;
+use crate::sync::lock;
 
 /// The most neighbours that one merge takes.
 const RUN_MAX: usize = 16;
@@ -39,6 +40,8 @@ const STEPS: u64 = 32;
 const PAUSE_WHEN_BUSY: u32 = 4;
 /// See above.
 const PAUSE_WHEN_QUIET: u32 = 1;
+/// How long a close may go on writing catalogues.
+const CATALOGUES_AT_CLOSE_MAX: Duration = Duration::from_secs(2);
 /// How long to wait before segments are looked at again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -71,7 +74,7 @@ impl Merger {
                 Ok(Step::Idle) | Err(_) => background.wait(&mut pokes, RETRY_AFTER),
             };
             if closing {
-                return self.abandon();
+                return self.finish();
             }
         }
     }
@@ -166,8 +169,12 @@ impl Merger {
         Ok(Some(Merge { run, name, at: 0, input: None, output, dropped, forgotten }))
     }
 
-    /// Lets go of an unfinished merge.
-    pub(crate) fn abandon(&mut self) {
+    /// Lets go of an unfinished merge, and saves the next start the time to read what was sealed last.
+    pub(crate) fn finish(&mut self) {
+        let begin = self.shared.disk.now();
+        while self.shared.disk.now().saturating_sub(begin) < CATALOGUES_AT_CLOSE_MAX
+            && self.catalogue_one().unwrap_or(false)
+        {}
         if let Some(merge) = self.merge.take() {
             remove(&*self.shared.disk, &merge.name);
         }
@@ -215,6 +222,7 @@ impl Merger {
             return Err(io::Error::other("a merged segment cannot be read back as it was written"));
         }
         let name = Range { first: header.first, last: header.last }.name(LOG_SUFFIX);
+        let _alone = lock(&self.shared.files);
         disk.rename(&merge.name, &name)?;
         disk.sync_directory()?;
         let merged = segments.add(header, name.clone(), output.file.clone(), header.end);

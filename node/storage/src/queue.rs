@@ -13,7 +13,7 @@ use crate::write::Write;
 /// What the committer is to do next.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Wake {
-    /// Writes wait.
+    /// Something waits.
     Writes,
     /// Nothing arrived in time.
     Nothing,
@@ -21,10 +21,14 @@ pub(crate) enum Wake {
     Closed,
 }
 
+/// Hears the number of the newest segment, once all that was stored until then is in sealed ones.
+pub(crate) type Roll = Box<dyn FnOnce(Result<u64, WriteError>) + Send>;
+
 #[derive(Default)]
 struct Inner {
     writes: VecDeque<Write>,
     bytes: usize,
+    rolls: Vec<Roll>,
     closed: bool,
     /// Somebody sleeps until a write arrives.
     sleeping: bool,
@@ -71,6 +75,23 @@ impl Queue {
         (full && !inner.writes.is_empty()).then_some(WriteError::Busy)
     }
 
+    /// Asks for the segment that is written to be sealed.
+    pub(crate) fn roll(&self, roll: Roll) {
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            drop(inner);
+            return roll(Err(WriteError::Closed));
+        }
+        inner.rolls.push(roll);
+        inner.sleeping = false;
+        self.arrived.notify_one();
+    }
+
+    /// Whoever asked for that.
+    pub(crate) fn take_rolls(&self) -> Vec<Roll> {
+        std::mem::take(&mut lock(&self.inner).rolls)
+    }
+
     /// Everything that waits, in the order in which it came.
     pub(crate) fn take(&self) -> VecDeque<Write> {
         let mut inner = lock(&self.inner);
@@ -83,7 +104,7 @@ impl Queue {
         let deadline = patience.map(|patience| Instant::now() + patience);
         let mut inner = lock(&self.inner);
         loop {
-            if !inner.writes.is_empty() {
+            if !inner.writes.is_empty() || !inner.rolls.is_empty() {
                 return Wake::Writes;
             }
             if inner.closed {

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     /// The newest segment that was lost to rot as a whole; 0 when none was. What is older may be outdated.
     pub(crate) lost_through: u64,
     pub(crate) lifted: Lifted,
+    /// Held by whoever replaces files of the log, or needs them to stay.
+    pub(crate) files: Mutex<()>,
     /// See [`crate::Access::synced_position`].
     pub(crate) synced_position: AtomicU64,
 }

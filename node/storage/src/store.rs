@@ -1,7 +1,7 @@
 //! The store: what callers hold, and the threads that drive the engine behind it.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
 use quorate_core::causality::Actor;
@@ -9,9 +9,10 @@ use quorate_core::causality::Actor;
 use crate::access::Access;
 use crate::disk::{DirectoryLock, Disk};
 use crate::engine::Engine;
-use crate::error::OpenError;
+use crate::error::{OpenError, WriteError};
 use crate::options::Options;
 use crate::recovery::Recovery;
+use crate::snapshot::{self, Snapshot, SnapshotError};
 use crate::sync::lock;
 
 /// A log-structured store of version sets. A clone is another handle of the same store; the last one closes it.
@@ -29,6 +30,17 @@ impl Store {
         handle.start("log-merge", move || merger.run())?;
         handle.start("log-prepare", move || preparer.run())?;
         Ok((Self(Arc::new(handle)), report))
+    }
+
+    /// Makes a snapshot of everything that was answered until now, in the folder `snapshots/name` of the log's directory:
+    /// hard links, so it takes no space at first. Waits for the disk.
+    pub fn snapshot(&self, name: &str) -> Result<Snapshot, SnapshotError> {
+        snapshot::check_name(name)?;
+        let (sender, sealed) = mpsc::channel();
+        let shared = &self.0.access.0;
+        shared.queue.roll(Box::new(move |through| sender.send(through).unwrap_or_default()));
+        let through = sealed.recv().unwrap_or(Err(WriteError::Closed))?;
+        snapshot::take(shared, name, through)
     }
 
     /// Takes no more writes, stores those that wait, syncs, and ends the threads. Reads go on. Again: does nothing.

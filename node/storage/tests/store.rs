@@ -13,8 +13,8 @@ use quorate_core::causality::{Actor, Context, Event, Policy, Stamp, VersionSet};
 use quorate_core::ring::{Partition, PartitionCount};
 use quorate_storage::disk::simulated::SimulatedDisk;
 use quorate_storage::{
-    Change, Committed, Disk, Durability, Observer, OpenError, Options, State, StdDisk, Store, Write,
-    WriteError,
+    Change, Committed, Disk, Durability, MANIFEST, Observer, OpenError, Options, SnapshotError, State,
+    StdDisk, Store, Write, WriteError,
 };
 
 /// Long enough for a slow machine; nothing waits this long unless the test fails.
@@ -306,6 +306,33 @@ fn with_an_interval_writes_are_answered_at_once_and_synced_by_themselves() {
     disk.restart();
     let store = open(disk.attach(), 2, small());
     assert_eq!(value(&store, "key").unwrap(), "value");
+}
+
+#[test]
+fn a_snapshot_is_what_was_answered_before_it_and_opens_as_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(real(directory.path()), 1, small());
+    let before = load(&store, 100);
+    let snapshot = store.snapshot("first").unwrap();
+    assert_eq!(snapshot.folder, "snapshots/first");
+    let after = load(&store, 300);
+    assert_ne!(before, after);
+    assert!(matches!(store.snapshot("first"), Err(SnapshotError::Exists { .. })));
+    assert!(matches!(store.snapshot("../first"), Err(SnapshotError::Name { .. })));
+    store.snapshot("second").unwrap();
+    check(&store, &after);
+    for (folder, expected) in [(snapshot.folder.as_str(), &before), ("snapshots/second", &after)] {
+        let path = directory.path().join(folder);
+        assert!(path.join(MANIFEST).is_file());
+        let (copy, report) = Store::open(real(&path), actor(2), small()).unwrap();
+        assert_eq!((report.keys, report.quarantined.len()), (expected.len() as u64, 0));
+        check(&copy, expected);
+        // It lives its own life.
+        put(&copy, "0-0", b"only here").unwrap();
+    }
+    check(&store, &after);
+    store.close();
+    assert!(store.snapshot("third").is_err());
 }
 
 #[test]

@@ -72,6 +72,20 @@ impl Disk for StdDisk {
         fs::remove_file(self.path.join(name))
     }
 
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        // Each level, so that the name of each is durable.
+        let mut path = self.path.clone();
+        for part in Path::new(name) {
+            path.push(part);
+            Self::open(&path)?;
+        }
+        Ok(Arc::new(Self::open(&path)?))
+    }
+
+    fn link(&self, name: &str, folder: &str) -> io::Result<()> {
+        fs::hard_link(self.path.join(name), self.path.join(folder).join(name))
+    }
+
     fn sync_directory(&self) -> io::Result<()> {
         self.directory.sync_all()
     }

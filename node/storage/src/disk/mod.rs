@@ -36,6 +36,12 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes the name; who has the file open can go on reading.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// A folder within, as a disk of its own; it is made if it is not there.
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>>;
+
+    /// Gives a file a second name: the same, in a folder within.
+    fn link(&self, name: &str, folder: &str) -> io::Result<()>;
+
     /// Makes the creations, renames and removals until now durable.
     fn sync_directory(&self) -> io::Result<()>;
 

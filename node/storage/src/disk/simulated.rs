@@ -35,7 +35,8 @@ struct State {
     capacity_bytes: u64,
     /// Counts the processes that had the disk; what an earlier one opened is dead.
     process: u64,
-    locked: bool,
+    /// The folders that somebody has; the empty name is the disk itself.
+    locked: BTreeSet<String>,
     powered: bool,
     /// The power goes at the operation that finds this at zero.
     operations_left: Option<u64>,
@@ -81,7 +82,7 @@ impl SimulatedDisk {
             unsynced_names: Vec::new(),
             capacity_bytes,
             process: 0,
-            locked: false,
+            locked: BTreeSet::new(),
             powered: true,
             operations_left: None,
             failing_syncs: 0,
@@ -104,7 +105,16 @@ impl SimulatedDisk {
 
     /// The disk as the process that runs now sees it, until that dies.
     pub fn attach(&self) -> Arc<dyn Disk> {
-        Arc::new(Attached { disk: self.clone(), process: self.state().process })
+        Arc::new(self.attached(String::new()))
+    }
+
+    /// A folder of it, as a disk of its own.
+    pub fn attach_folder(&self, name: &str) -> Arc<dyn Disk> {
+        Arc::new(self.attached(format!("{name}/")))
+    }
+
+    fn attached(&self, folder: String) -> Attached {
+        Attached { disk: self.clone(), process: self.state().process, folder }
     }
 
     /// The power goes at the operation after so many; [`SimulatedDisk::restart`] brings it back.
@@ -256,7 +266,7 @@ impl State {
 
     fn end_process(&mut self) {
         self.process += 1;
-        self.locked = false;
+        self.locked.clear();
     }
 
     fn alive(&self, process: u64) -> io::Result<()> {
@@ -353,9 +363,15 @@ impl Content {
 struct Attached {
     disk: SimulatedDisk,
     process: u64,
+    /// What the names of its files begin with.
+    folder: String,
 }
 
 impl Attached {
+    fn path(&self, name: &str) -> String {
+        self.folder.clone() + name
+    }
+
     fn file(&self, content: Arc<Mutex<Content>>) -> Arc<dyn File> {
         Arc::new(SimulatedFile { disk: self.disk.clone(), process: self.process, content })
     }
@@ -377,41 +393,63 @@ impl Attached {
 impl Disk for Attached {
     fn lock(&self) -> io::Result<DirectoryLock> {
         let mut state = self.look()?;
-        if std::mem::replace(&mut state.locked, true) {
+        if !state.locked.insert(self.folder.clone()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(Locked { disk: self.disk.clone(), process: self.process }))
+        let folder = self.folder.clone();
+        Ok(Box::new(Locked { disk: self.disk.clone(), process: self.process, folder }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.look()?.names.keys().cloned().collect())
+        let state = self.look()?;
+        let here = state.names.keys().filter_map(|name| name.strip_prefix(&self.folder));
+        Ok(here.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let content = Arc::default();
-        let put = Some((name.into(), Arc::clone(&content)));
+        let put = Some((self.path(name), Arc::clone(&content)));
         self.operate()?.change_names(NameChange { remove: None, put });
         Ok(self.file(content))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let content = self.look()?.names.get(name).cloned();
+        let content = self.look()?.names.get(&self.path(name)).cloned();
         Ok(self.file(content.ok_or(io::ErrorKind::NotFound)?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.operate()?;
-        let content = state.names.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
-        state.change_names(NameChange { remove: Some(from.into()), put: Some((to.into(), content)) });
+        let (from, to) = (self.path(from), self.path(to));
+        let content = state.names.get(&from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        state.change_names(NameChange { remove: Some(from), put: Some((to, content)) });
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.operate()?;
-        if !state.names.contains_key(name) {
+        let name = self.path(name);
+        if !state.names.contains_key(&name) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.change_names(NameChange { remove: Some(name.into()), put: None });
+        state.change_names(NameChange { remove: Some(name), put: None });
+        Ok(())
+    }
+
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        self.operate().map(drop)?;
+        let folder = self.path(name) + "/";
+        Ok(Arc::new(Self { disk: self.disk.clone(), process: self.process, folder }))
+    }
+
+    fn link(&self, name: &str, folder: &str) -> io::Result<()> {
+        let mut state = self.operate()?;
+        let content = state.names.get(&self.path(name)).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let second = self.path(&format!("{folder}/{name}"));
+        if state.names.contains_key(&second) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.change_names(NameChange { remove: None, put: Some((second, content)) });
         Ok(())
     }
 
@@ -438,13 +476,14 @@ impl Disk for Attached {
 struct Locked {
     disk: SimulatedDisk,
     process: u64,
+    folder: String,
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
         let mut state = self.disk.state();
         if state.process == self.process {
-            state.locked = false;
+            state.locked.remove(&self.folder);
         }
     }
 }

@@ -21,6 +21,8 @@ enum Step {
     Idle,
     /// The power will go after so many operations.
     CutPowerAfter(u64),
+    /// A snapshot is taken.
+    Snapshot(u8),
     /// Writes are prepared, and then the power goes.
     CutPowerBeforeCommit(Vec<Op>, u64),
     /// The process dies, and another starts.
@@ -60,6 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40u64).prop_map(Step::CutPowerAfter),
         2 => (prop::collection::vec(op(), 1..6), any::<u64>())
             .prop_map(|(ops, dice)| Step::CutPowerBeforeCommit(ops, dice)),
+        1 => any::<u8>().prop_map(Step::Snapshot),
         1 => Just(Step::Kill),
         1 => Just(Step::Restart),
         1 => (1..4u32).prop_map(Step::FailSyncs),
@@ -80,6 +83,7 @@ impl Rig {
             Step::CutPowerAfter(operations) => self.disk.cut_power_after(*operations),
             Step::FailSyncs(count) => self.disk.fail_syncs(*count),
             Step::FailWrites(count) => self.disk.fail_writes(*count),
+            Step::Snapshot(number) => self.snapshot(&number.to_string()),
             Step::CutPowerBeforeCommit(ops, dice) => {
                 let changes: Vec<_> = ops.iter().map(|op| self.change(op)).collect();
                 self.prepare(changes);
@@ -126,6 +130,24 @@ impl Rig {
     fn restart(&mut self) {
         self.disk.restart();
         self.lose_what_was_not_synced();
+    }
+
+    /// What a snapshot holds is what was there.
+    fn snapshot(&mut self, name: &str) {
+        let Ok(snapshot) = self.engine().snapshot(name) else { return };
+        let actor = Actor { node: NODE, start: 1_000_000 };
+        let folder = self.disk.attach_folder(&snapshot.folder);
+        let (copy, report) = match Engine::open(folder, actor, self.options.clone()) {
+            Ok(opened) => opened,
+            Err(_) if !self.disk.is_powered() => return,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(report.quarantined, []);
+        for key in (0..12).map(key) {
+            if let (Ok(there), Ok(copied)) = (self.get(&key), copy.get(PARTITION, &key)) {
+                assert_eq!(there, copied, "{key:?}");
+            }
+        }
     }
 
     /// Only what was synced was promised to survive a power cut.
