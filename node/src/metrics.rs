@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use quorate_admin::types::{Health, StorageState};
-use quorate_replica::Stats;
+use quorate_replica::{MemberStatus, Stats};
 use quorate_storage::{Observer, Usage};
 
 use crate::status::Status;
@@ -40,6 +40,9 @@ pub(crate) struct Metrics {
     claimed: IntGauge,
     operations: IntGauge,
     peer_latency: GaugeVec,
+    peer_skew: GaugeVec,
+    peer_synced: GaugeVec,
+    peer_flaps: GaugeVec,
     fsync_seconds: Histogram,
     group_writes: Histogram,
     /// What the replica counts, in the order of [`COUNTED`].
@@ -68,6 +71,13 @@ const ACKS_HELP: &str = "Replies of owners to this coordinator's writes, by outc
 const REPAIRS: &str = "quorate_read_repairs_total";
 const REPAIRS_HELP: &str = "Owners that replied to a read with less, and were brought up to date or not.";
 
+const EXCHANGES: &str = "quorate_anti_entropy_exchanges_total";
+const EXCHANGES_HELP: &str = "Comparisons of all that is shared with another owner, by outcome.";
+const SYNC_KEYS: &str = "quorate_anti_entropy_keys_total";
+const SYNC_KEYS_HELP: &str = "Keys that anti-entropy moved, by direction.";
+const SYNC_BYTES: &str = "quorate_anti_entropy_bytes_total";
+const SYNC_BYTES_HELP: &str = "Bytes of sets that anti-entropy moved, by direction.";
+
 /// One line a count.
 #[rustfmt::skip]
 const COUNTED: &[Counted] = &[
@@ -85,6 +95,17 @@ const COUNTED: &[Counted] = &[
     counted("quorate_clock_ahead_total", "Stamps of other nodes that were too far in the future to be believed.", None, |s| s.clock_ahead),
     counted("quorate_stale_messages_total", "Messages that were too old to be taken.", None, |s| s.stale_messages),
     counted("quorate_gossip_refused_total", "Gossip that made no sense.", None, |s| s.gossip_refused),
+    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "finished")), |s| s.exchanges_finished),
+    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "failed")), |s| s.exchanges_failed),
+    counted("quorate_anti_entropy_differing_keys_total", "Keys in which this node and another owner differed.", None, |s| s.exchange_differing),
+    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "in")), |s| s.exchange_keys_pulled),
+    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "out")), |s| s.exchange_keys_pushed),
+    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "in")), |s| s.exchange_bytes_in),
+    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "out")), |s| s.exchange_bytes_out),
+    counted("quorate_collection_rounds_total", "Times that this node asked all owners whether tombstones may go.", None, |s| s.collection_rounds),
+    counted("quorate_collection_rounds_incomplete_total", "Those in which somebody did not answer.", None, |s| s.collection_rounds_incomplete),
+    counted("quorate_tombstones_cleared_total", "Tombstones that all owners were told may go.", None, |s| s.tombstones_cleared),
+    counted("quorate_tombstones_forgotten_total", "Tombstones that went from this node.", None, |s| s.tombstones_forgotten),
 ];
 
 /// Makes a series and registers it. Names are fixed here, so a clash is a defect that the first start shows.
@@ -105,6 +126,7 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(r, IntCounterVec::new(Opts::new(name, help), labels))
         };
+        let by_peer = |name: &str, help: &str| register(r, GaugeVec::new(Opts::new(name, help), &["peer"]));
         let seconds = |name: &str, help: &str| HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
         let sizes = |name: &str, help: &str| {
             HistogramOpts::new(name, help)
@@ -166,13 +188,16 @@ impl Metrics {
                 "quorate_operations_in_progress",
                 "Operations, calls to peers and repairs that this node works on.",
             ),
-            peer_latency: register(
-                r,
-                GaugeVec::new(
-                    Opts::new("quorate_peer_latency_seconds", "Smoothed time until a peer answers."),
-                    &["peer"],
-                ),
+            peer_latency: by_peer("quorate_peer_latency_seconds", "Smoothed time until a peer answers."),
+            peer_skew: by_peer(
+                "quorate_peer_clock_skew_seconds",
+                "How far a peer's clock is ahead of this node's; negative when it is behind.",
             ),
+            peer_synced: by_peer(
+                "quorate_peer_last_full_sync_timestamp_seconds",
+                "When all that is shared with a peer was last found, or made, equal.",
+            ),
+            peer_flaps: by_peer("quorate_peer_flaps", "How often a peer was down and came back."),
             counted: COUNTED
                 .iter()
                 .map(|Counted { name, help, label, .. }| {
@@ -228,12 +253,23 @@ impl Metrics {
         for (state, count) in status.counts() {
             self.members.with_label_values(&[state]).set(count);
         }
-        self.peer_latency.reset(); // Those that are gone have none.
-        for member in &status.members {
-            if let Some(latency) = member.latency {
-                let name = member.view.node.name.as_str();
-                self.peer_latency.with_label_values(&[name]).set(latency.as_secs_f64());
-            }
+        self.update_peers(&status.members);
+    }
+
+    fn update_peers(&self, members: &[MemberStatus]) {
+        let all = [&self.peer_latency, &self.peer_skew, &self.peer_synced, &self.peer_flaps];
+        all.iter().for_each(|series| series.reset()); // Those that are gone have none.
+        for MemberStatus { view, latency, last_full_sync_unix_ms, .. } in members {
+            let name = view.node.name.as_str();
+            let set = |series: &GaugeVec, value: Option<f64>| {
+                if let Some(value) = value {
+                    series.with_label_values(&[name]).set(value);
+                }
+            };
+            set(&self.peer_latency, latency.map(|latency| latency.as_secs_f64()));
+            set(&self.peer_skew, view.skew_ms.map(|ms| ms as f64 / 1000.0));
+            set(&self.peer_synced, last_full_sync_unix_ms.map(|ms| ms as f64 / 1000.0));
+            set(&self.peer_flaps, Some(f64::from(view.flaps)));
         }
     }
 

@@ -129,11 +129,15 @@ impl Node {
             liveness: liveness(state),
             in_ring: in_ring(node.id),
             latency_micros: None,
+            clock_skew_ms: None,
+            last_full_sync_unix_ms: None,
         };
         let other = |member: &MemberStatus| MemberView {
             latency_micros: member
                 .latency
                 .map(|latency| u64::try_from(latency.as_micros()).unwrap_or(u64::MAX)),
+            clock_skew_ms: member.view.skew_ms,
+            last_full_sync_unix_ms: member.last_full_sync_unix_ms,
             ..view(&member.view.node, member.view.state)
         };
         let ourselves = view(&self.identity.node, State::Up);

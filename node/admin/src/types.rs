@@ -58,6 +58,12 @@ pub struct MemberView {
     /// How long it takes to answer, smoothed, in microseconds; absent until it was asked for data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_micros: Option<u64>,
+    /// How far its clock is ahead of the observer's, in milliseconds; absent until it answered a probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_skew_ms: Option<i64>,
+    /// When all that is shared with it was last found, or made, equal, in Unix milliseconds; absent when never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_full_sync_unix_ms: Option<u64>,
 }
 
 /// The members as one node sees them, itself included.

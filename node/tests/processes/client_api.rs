@@ -176,6 +176,10 @@ async fn wrong_requests_are_told_what_is_wrong() {
         send(http.put(&url).body(vec![0; 4 * 1024 * 1024 + 1])).await,
         expect(StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
     );
+    for query in ["tll=5", "w=4", "w=0", "w=some", "ttl=0", "ttl=soon", "r=1", "w=1&w=1"] {
+        let refused = send(http.put(format!("{url}?{query}")).body("x")).await;
+        assert_eq!(refused, expect(StatusCode::BAD_REQUEST, "bad_parameter"), "{query}");
+    }
     assert_eq!(
         send(http.request(Method::POST, &url)).await,
         expect(StatusCode::METHOD_NOT_ALLOWED, "bad_method")
@@ -198,4 +202,64 @@ async fn siblings_are_bounded() {
     }
     let refused = error_code(cluster.put(0, "k", "x").await).await;
     assert_eq!(refused, (StatusCode::CONFLICT, "too_many_siblings".to_owned()));
+}
+
+fn header<'a>(answer: &'a reqwest::Response, name: &str) -> &'a str {
+    answer.headers().get(name).unwrap_or_else(|| panic!("no {name}")).to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_how_many_owners_and_is_told_how_many_there_were() {
+    let mut cluster = TestCluster::start(Setup::default()).await;
+    let url = |index: usize, query: &str| format!("{}?{query}", cluster.nodes[index].kv("k"));
+    let put = |url: String| cluster.http.put(url).body("x").send();
+    let all = put(url(0, "w=all")).await.unwrap();
+    assert_eq!(all.status(), StatusCode::NO_CONTENT);
+    for (name, value) in [
+        ("quorate-replicas", "3"),
+        ("quorate-epoch", "1"),
+        ("quorate-durability", "sync"),
+        ("quorate-quorum", "strict"),
+    ] {
+        assert_eq!(header(&all, name), value, "{name}");
+    }
+    for (query, replicas) in [("r=one", 1), ("r=quorum", 2), ("consistency=all", 3), ("r=3", 3)] {
+        let answer = cluster.http.get(url(1, query)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{query}");
+        assert!(header(&answer, "quorate-replicas").parse::<u8>().unwrap() >= replicas, "{query}");
+    }
+    let (all, one, read_all) = (url(0, "w=all"), url(0, "w=one"), url(0, "r=all"));
+    cluster.nodes[2].kill();
+    eventually("a write to all is refused before anything is written", || async {
+        let answer = cluster.http.put(&all).body("y").send().await.unwrap();
+        error_code(answer).await == (StatusCode::SERVICE_UNAVAILABLE, "unavailable".to_owned())
+    })
+    .await;
+    assert_eq!(cluster.http.put(one).body("z").send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let refused = error_code(cluster.http.get(read_all).send().await.unwrap()).await;
+    assert_eq!(refused, (StatusCode::SERVICE_UNAVAILABLE, "unavailable".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_with_a_time_to_live_goes_by_itself_on_every_node() {
+    let cluster = TestCluster::start(Setup::default()).await;
+    let url = |index: usize, query: &str| format!("{}{query}", cluster.nodes[index].kv("k"));
+    let lasting = cluster.http.put(url(0, "?ttl=1h")).body("x").send().await.unwrap();
+    assert_eq!(lasting.status(), StatusCode::NO_CONTENT);
+    let context = header(&lasting, "quorate-context").to_owned();
+    let json = cluster.http.get(url(1, "")).header("accept", "application/json").send().await.unwrap();
+    let json: Value = json.json().await.unwrap();
+    let (written, expires) =
+        (json["values"][0]["writtenAtUnixMs"].as_u64(), json["values"][0]["expiresAtUnixMs"].as_u64());
+    assert!(expires.unwrap() - written.unwrap() > 3_500_000, "{json}");
+    let short = cluster.http.put(url(2, "?ttl=1")).header("quorate-context", context).body("y");
+    assert_eq!(short.send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    for through in 0..3 {
+        eventually("it has expired", || async {
+            cluster.get(through, "k").await.status() == StatusCode::NOT_FOUND
+        })
+        .await;
+        let gone = cluster.get(through, "k").await;
+        assert_eq!(header(&gone, "quorate-siblings"), "0");
+    }
 }

@@ -218,6 +218,10 @@ impl TestCluster {
 
     /// Plans the first epoch and pushes it to every node, as an operator does.
     pub(crate) async fn make_ring(&self) -> Epoch {
+        self.make_ring_of(Replication { factor: 3, read_quorum: 2, write_quorum: 2 }).await
+    }
+
+    pub(crate) async fn make_ring_of(&self, replication: Replication) -> Epoch {
         let mut members = Vec::new();
         for index in 0..self.nodes.len() {
             eventually("the node answers", || async { self.status(index).await.is_some() }).await;
@@ -231,7 +235,6 @@ impl TestCluster {
                 state: MemberState::Active,
             });
         }
-        let replication = Replication { factor: 3, read_quorum: 2, write_quorum: 2 };
         let epoch = planner::first_epoch(CLUSTER, 64, replication, members).unwrap();
         for node in &self.nodes {
             assert_eq!(self.admin.push_epoch(&node.peer(), &epoch).await.unwrap(), epoch.mark());
