@@ -92,7 +92,7 @@ impl Shared {
         let found = self.read_with(key, |segment, entry| {
             segment.try_read(entry).unwrap_or_else(|| {
                 would_wait = true;
-                Ok(Vec::new())
+                Err(not_open()) // Nobody sees it; and no bytes would look like rot.
             })
         });
         (!would_wait).then_some(found)
