@@ -196,6 +196,7 @@ impl<S: Storage> Replica<S> {
                 Timer::Write(operation) => self.write_expired(operation),
                 Timer::Read(operation) => self.read_expired(operation),
                 Timer::Hedge(operation) => self.hedge(operation),
+                Timer::WriteHedge(operation) => self.write_hedge(operation),
                 Timer::Call(call) => self.end_call(call, Ending::Lost),
                 Timer::Claim => self.ask_for_claims(),
                 Timer::KeepPositions => self.keep_positions(),

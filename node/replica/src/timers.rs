@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Read(u64),
     /// A read waits too long for a replica.
     Hedge(u64),
+    /// A write in a sloppy quorum waits too long for an owner.
+    WriteHedge(u64),
     /// A call of no operation was not answered.
     Call(u64),
     /// Members that have not answered this start's claim are asked again.

@@ -41,6 +41,7 @@ pub(crate) struct WriteOperation {
     partition: Partition,
     key: Bytes,
     ends: Duration,
+    hedge_at: Option<Duration>,
     calls: Vec<u64>,
     held_bytes: usize,
     /// Counts its content messages; drawn before anything of the key was read, so that what is drawn later knows
@@ -98,7 +99,18 @@ impl<S: Storage> Replica<S> {
         let (origin, calls) = (Some(origin), Vec::new());
         let key_of = key.clone();
         let sent = self.next_sent();
-        let op = WriteOperation { origin, epoch, partition, key, ends, calls, held_bytes, sent, stage };
+        let op = WriteOperation {
+            origin,
+            epoch,
+            partition,
+            key,
+            ends,
+            hedge_at: None,
+            calls,
+            held_bytes,
+            sent,
+            stage,
+        };
         self.held_bytes += held_bytes;
         self.writes.insert(operation, op);
         self.timers.set(ends, Timer::Write(operation));
@@ -155,14 +167,40 @@ impl<S: Storage> Replica<S> {
         for owner in owners.into_iter().filter(|owner| *owner != us) {
             if !self.is_up(owner) {
                 self.stats.parts_unreachable += 1;
-                self.settle(operation, |quorum| quorum.failed(owner, Failure::NotApplied));
                 self.hint(operation, owner);
+                self.settle(operation, |quorum| quorum.failed(owner, Failure::NotApplied));
                 continue;
             }
             let (key, set) = (key.clone(), set.clone());
             let request = Request::Replicate { epoch, sent, cause: Cause::Write, key, set };
             let call = self.call(owner, request, Purpose::Part { operation });
             self.own_call(operation, call);
+        }
+        self.set_write_hedge(operation);
+    }
+
+    /// In a sloppy quorum a fallback may stand for an owner that is slow, as for one that is down.
+    fn set_write_hedge(&mut self, operation: u64) {
+        let Some(op) = self.writes.get(&operation) else { return };
+        if self.config.kind == QuorumKind::Strict {
+            return;
+        }
+        let slowest = op.epoch.owners(op.partition).map(|owner| self.calls.hedge_after(owner.id)).max();
+        let at = self.now.mono + slowest.unwrap_or_default().min(self.config.request_timeout / 4);
+        self.timers.set(at, Timer::WriteHedge(operation));
+        if let Some(op) = self.writes.get_mut(&operation) {
+            op.hedge_at = Some(at);
+        }
+    }
+
+    pub(crate) fn write_hedge(&mut self, operation: u64) {
+        let us = self.id();
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        op.hedge_at = None;
+        if let (Some(_), Stage::Spreading { quorum, .. }) = (op.origin, &op.stage) {
+            let missing: Vec<NodeId> = quorum.missing().filter(|owner| *owner != us).collect();
+            self.stats.hedges += missing.len() as u64;
+            missing.into_iter().for_each(|owner| self.hint(operation, owner));
         }
     }
 
@@ -225,8 +263,9 @@ impl<S: Storage> Replica<S> {
             Ending::NotSent => self.stats.parts_unreachable += 1,
             Ending::Lost => self.stats.parts_lost += 1,
         }
-        self.settle(operation, |quorum| quorum.failed(owner, ending.failure()));
+        // The hint first: it may be what keeps the write from being given up.
         self.hint(operation, owner);
+        self.settle(operation, |quorum| quorum.failed(owner, ending.failure()));
     }
 
     /// Something was collected while the message was on its way: what it carried may be too old, and what is held here
@@ -321,6 +360,9 @@ impl<S: Storage> Replica<S> {
     fn remove_write(&mut self, operation: u64) {
         let Some(op) = self.writes.remove(&operation) else { return };
         self.timers.cancel(op.ends, Timer::Write(operation));
+        if let Some(at) = op.hedge_at {
+            self.timers.cancel(at, Timer::WriteHedge(operation));
+        }
         self.calls.forget(&op.calls);
         self.held_bytes -= op.held_bytes;
     }
