@@ -8,6 +8,8 @@ use super::*;
 use crate::disk::simulated::Backup;
 use crate::options::Durability;
 
+const CAPACITY_BYTES: u64 = 1 << 20;
+
 /// One step of a history.
 #[derive(Clone, Debug)]
 enum Step {
@@ -21,6 +23,10 @@ enum Step {
     Idle,
     /// The power will go after so many operations.
     CutPowerAfter(u64),
+    /// The disk has only so much space left, until the next start.
+    Fill(u64),
+    /// Reads fail.
+    FailReads(u32),
     /// A snapshot is taken.
     Snapshot(u8),
     /// Writes are prepared, and then the power goes.
@@ -62,6 +68,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40u64).prop_map(Step::CutPowerAfter),
         2 => (prop::collection::vec(op(), 1..6), any::<u64>())
             .prop_map(|(ops, dice)| Step::CutPowerBeforeCommit(ops, dice)),
+        1 => (0..10_000u64).prop_map(Step::Fill),
+        1 => (1..4u32).prop_map(Step::FailReads),
         1 => any::<u8>().prop_map(Step::Snapshot),
         1 => Just(Step::Kill),
         1 => Just(Step::Restart),
@@ -83,6 +91,8 @@ impl Rig {
             Step::CutPowerAfter(operations) => self.disk.cut_power_after(*operations),
             Step::FailSyncs(count) => self.disk.fail_syncs(*count),
             Step::FailWrites(count) => self.disk.fail_writes(*count),
+            Step::Fill(left) => self.disk.set_capacity_bytes(self.disk.used_bytes() + left),
+            Step::FailReads(count) => self.disk.fail_reads(*count),
             Step::Snapshot(number) => self.snapshot(&number.to_string()),
             Step::CutPowerBeforeCommit(ops, dice) => {
                 let changes: Vec<_> = ops.iter().map(|op| self.change(op)).collect();
@@ -160,6 +170,8 @@ impl Rig {
     fn reopen(&mut self) {
         self.disk.fail_syncs(0);
         self.disk.fail_writes(0);
+        self.disk.fail_reads(0);
+        self.disk.set_capacity_bytes(CAPACITY_BYTES);
         let report = match self.open() {
             Ok(report) => report,
             // The fuse may still burn.
@@ -177,11 +189,12 @@ impl Rig {
 
 /// What is on the disk at the end of a history.
 fn live_through(seed: u64, durability: Durability, steps: &[Step]) -> Backup {
-    let disk = SimulatedDisk::new(seed, 1 << 20);
+    let disk = SimulatedDisk::new(seed, CAPACITY_BYTES);
     let mut rig = Rig::new(disk, Options { durability, ..small() });
     for step in steps {
         rig.run(step);
         if rig.disk.is_powered() {
+            rig.disk.fail_reads(0);
             rig.check();
         }
     }

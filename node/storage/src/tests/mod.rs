@@ -225,6 +225,20 @@ impl Rig {
             assert!(includes(&found, promised), "{key:?}: promised {promised:?}, found {found:?}");
         }
         self.check_possible();
+        self.check_index();
+    }
+
+    /// The index says what the records say.
+    fn check_index(&self) {
+        let engine = self.engine.as_ref().expect("open");
+        let mut there: Vec<_> = (0..12)
+            .filter_map(|number| Some((key_hash(&key(number)), self.get(&key(number)).ok()??.digest())))
+            .collect();
+        there.sort_unstable();
+        let scanned = engine.scan(PARTITION, None, 100);
+        let mut known: Vec<_> = scanned.iter().map(|known| (known.key_hash, known.digest)).collect();
+        known.sort_unstable();
+        assert_eq!((known, engine.usage().keys), (there.clone(), there.len() as u64));
     }
 
     /// Nothing is there that was never written. Errors are allowed.
