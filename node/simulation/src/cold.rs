@@ -72,6 +72,15 @@ impl Disk for ColdDisk {
         self.disk.sync_directory()
     }
 
+    fn folder(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        let disk = self.disk.folder(name)?;
+        Ok(Arc::new(ColdDisk { disk, coldness: self.coldness.clone() }))
+    }
+
+    fn link(&self, name: &str, folder: &str) -> io::Result<()> {
+        self.disk.link(name, folder)
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         self.disk.free_bytes()
     }
