@@ -5,19 +5,31 @@
 //! paths from a candidate with too many to one with too few; along a *shortest* path the exchanges never
 //! spoil each other (matroid intersection; Schrijver, Combinatorial Optimization, chapter 41). A layout that
 //! meets the shares always exists: [`Layout::fresh`] builds one.
+//!
+//! Of the paths, one is taken that moves the fewest replicas of the layout before: a replica that this plan has
+//! just given out can change hands for nothing. A path that is not the shortest spoils nothing either as long as it
+//! touches no partition twice; else the shortest is taken. As far as it was measured, nothing moves then that need not
+//! (`tests/optimum.rs` finds the fewest moves in another way).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::share::Shares;
 
 /// Random exchanges per replica of a fresh layout. Enough that no trace of the construction is left.
 const SHUFFLES_PER_REPLICA: usize = 4;
 
+/// Replicas that are looked at, in one plan, to save moves: a fraction of a second. What is found by then will do.
+const SAVING_STEPS_MAX: usize = 20_000_000;
+
 /// The replica set of each partition, as indices of candidates.
 pub(super) struct Layout<'a> {
     shares: &'a Shares,
     sets: Vec<Vec<usize>>,
     load: Vec<usize>,
+    /// The owners that the partitions had before this plan.
+    before: Vec<Vec<usize>>,
+    /// What is left of [`SAVING_STEPS_MAX`].
+    saving_steps: usize,
 }
 
 /// One replica changes hands.
@@ -44,17 +56,18 @@ impl<'a> Layout<'a> {
         for (partition, set) in sets.iter_mut().enumerate() {
             set.rotate_left(partition % shares.factor);
         }
-        let mut layout = Self { shares, sets, load: shares.quota.clone() };
+        let mut layout =
+            Self { shares, sets, load: shares.quota.clone(), before: Vec::new(), saving_steps: 0 };
         layout.shuffle();
         layout
     }
 
     /// The layout that keeps as much as possible of `before`, the candidates that own each partition now.
     pub(super) fn after(before: Vec<Vec<usize>>, shares: &'a Shares) -> Self {
-        let mut layout =
-            Self { shares, sets: Vec::with_capacity(before.len()), load: vec![0; shares.quota.len()] };
-        for owners in before {
-            layout.keep(owners);
+        let (sets, load) = (Vec::with_capacity(before.len()), vec![0; shares.quota.len()]);
+        let mut layout = Self { shares, sets, load, before, saving_steps: SAVING_STEPS_MAX };
+        for partition in 0..layout.before.len() {
+            layout.keep(partition);
         }
         for partition in 0..layout.sets.len() {
             layout.fill(partition);
@@ -85,9 +98,9 @@ impl<'a> Layout<'a> {
     }
 
     /// Adds a partition with those of its owners that may stay together.
-    fn keep(&mut self, owners: Vec<usize>) {
+    fn keep(&mut self, partition: usize) {
         let mut set = Vec::with_capacity(self.shares.factor);
-        for owner in owners {
+        for &owner in &self.before[partition] {
             if self.may_join(&set, owner) {
                 set.push(owner);
                 self.load[owner] += 1;
@@ -113,12 +126,53 @@ impl<'a> Layout<'a> {
         for candidate in 0..self.load.len() {
             while self.load[candidate] < self.shares.quota[candidate] {
                 // There always is a path (see above). Were there none, the layout would be valid but uneven.
-                let Some(path) = self.path_to(candidate) else { return };
-                for exchange in path {
-                    self.apply(&exchange);
+                let cheap = self.cheap_path_to(candidate);
+                let Some(path) = cheap.or_else(|| self.path_to(candidate)) else { return };
+                path.iter().for_each(|exchange| self.apply(exchange));
+            }
+        }
+    }
+
+    /// A chain of exchanges that takes one replica from a candidate with too many to this one, and moves as few as
+    /// possible away from where they were before (breadth first, what is free before the rest). None when there
+    /// is none, when it touches a partition twice, or when enough was looked for.
+    fn cheap_path_to(&mut self, receiver: usize) -> Option<Vec<Exchange>> {
+        let mut gives: Vec<Option<(usize, usize)>> = vec![None; self.load.len()];
+        let mut moves = vec![usize::MAX; self.load.len()];
+        let mut done = vec![false; self.load.len()];
+        moves[receiver] = 0;
+        let mut queue = VecDeque::from([receiver]);
+        while let Some(to) = queue.pop_front() {
+            if std::mem::replace(&mut done[to], true) {
+                continue;
+            }
+            if self.load[to] > self.shares.quota[to] {
+                let path = trace(&gives, to);
+                let partitions: BTreeSet<usize> = path.iter().map(|exchange| exchange.partition).collect();
+                return (partitions.len() == path.len()).then_some(path);
+            }
+            self.saving_steps = self.saving_steps.checked_sub(self.sets.len() * self.shares.factor)?;
+            let start = scatter(to, self.load[to]);
+            for step in 0..self.sets.len() {
+                let partition = (start + step) % self.sets.len();
+                for &from in &self.sets[partition] {
+                    let costs = usize::from(self.stays(partition, from) && !self.stays(partition, to));
+                    let sum = moves[to] + costs;
+                    if sum >= moves[from] || !self.may_exchange(partition, from, to) {
+                        continue;
+                    }
+                    moves[from] = sum;
+                    gives[from] = Some((partition, to));
+                    if costs == 0 { queue.push_front(from) } else { queue.push_back(from) }
                 }
             }
         }
+        None
+    }
+
+    /// Whether a candidate owned the partition before.
+    fn stays(&self, partition: usize, candidate: usize) -> bool {
+        self.before[partition].contains(&candidate)
     }
 
     /// The shortest chain of exchanges that takes one replica from a candidate with too many to this one.
