@@ -21,7 +21,7 @@ use crate::disk::File;
 use crate::engine::Step;
 use crate::entry::{Dropped, Entry, KeyOf};
 use crate::format::{FORMAT, Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
-use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, read_prefix};
+use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, position, read_prefix};
 use crate::shared::{Background, Shared};
 use crate::spare::remove;
 use crate::sync::lock;
@@ -199,8 +199,11 @@ impl Merger {
     /// As many neighbours, from the first on, as fit into one segment without what is dead in them.
     fn run_from<'a>(&self, segments: &'a [Arc<Segment>]) -> &'a [Arc<Segment>] {
         let (mut live, mut length) = (SEGMENT_HEADER_BYTES as u64, 0);
+        let synced = self.shared.synced_position.load(Ordering::Acquire);
         for segment in segments.iter().take(RUN_MAX) {
-            let fit = segment.sealed.load(Ordering::Acquire) && !segment.is_rotten();
+            // The end of the log says how far it was synced: a shorter file there would look like an old copy of the disk.
+            let passed = position(segment.range.last + 1, 0) < synced;
+            let fit = passed && segment.sealed.load(Ordering::Acquire) && !segment.is_rotten();
             let neighbour = length == 0 || segments[length - 1].range.last + 1 == segment.range.first;
             live += segment.live_bytes();
             let large = length > 0 && live > u64::from(self.shared.options.segment_bytes);

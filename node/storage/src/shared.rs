@@ -64,6 +64,14 @@ pub(crate) enum Found {
     },
 }
 
+/// What the index says of a key.
+enum Located {
+    /// All there is to say.
+    Known(Found),
+    /// Where its newest record is.
+    At(Entry, Arc<Segment>),
+}
+
 fn not_open() -> ReadError {
     ReadError::Io { reason: "the record's file is not open".into() }
 }
@@ -83,50 +91,50 @@ impl Shared {
 
     /// Reads a key's newest record, and checks it.
     pub(crate) fn read(&self, key: KeyOf<'_>) -> Result<Found, ReadError> {
-        self.read_with(key, |segment, entry| segment.read(entry))
+        match self.locate(key)? {
+            Located::Known(found) => Ok(found),
+            Located::At(entry, segment) => Ok(self.found(key, entry, &segment, &segment.read(entry)?)),
+        }
     }
 
     /// The same, unless it would have to wait for the disk.
     pub(crate) fn try_read(&self, key: KeyOf<'_>) -> Option<Result<Found, ReadError>> {
-        let mut would_wait = false;
-        let found = self.read_with(key, |segment, entry| {
-            segment.try_read(entry).unwrap_or_else(|| {
-                would_wait = true;
-                Err(not_open()) // Nobody sees it; and no bytes would look like rot.
-            })
-        });
-        (!would_wait).then_some(found)
+        match self.locate(key) {
+            Ok(Located::Known(found)) => Some(Ok(found)),
+            Ok(Located::At(entry, segment)) => {
+                let bytes = segment.try_read(entry)?;
+                Some(bytes.map(|bytes| self.found(key, entry, &segment, &bytes)))
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
 
-    fn read_with(
-        &self,
-        key: KeyOf<'_>,
-        read: impl FnOnce(&Segment, Entry) -> Result<Vec<u8>, ReadError>,
-    ) -> Result<Found, ReadError> {
+    fn locate(&self, key: KeyOf<'_>) -> Result<Located, ReadError> {
         let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
-        let Some((entry, segment)) = place else { return Ok(Found::Nothing) };
-        if entry.is_lost() {
-            return Ok(Found::Lost);
-        }
-        if entry.is_gone() {
-            return Ok(Found::Removed { sure: true });
-        }
-        let segment = segment.ok_or_else(not_open)?;
-        let bytes = read(&segment, entry)?;
-        let sound = whole_record(&bytes, key.partition).and_then(|record| {
+        Ok(match place {
+            None => Located::Known(Found::Nothing),
+            Some((entry, _)) if entry.is_lost() => Located::Known(Found::Lost),
+            Some((entry, _)) if entry.is_gone() => Located::Known(Found::Removed { sure: true }),
+            Some((entry, segment)) => Located::At(entry, segment.ok_or_else(not_open)?),
+        })
+    }
+
+    /// What the bytes of a key's newest record say.
+    fn found(&self, key: KeyOf<'_>, entry: Entry, segment: &Segment, bytes: &[u8]) -> Found {
+        let sound = whole_record(bytes, key.partition).and_then(|record| {
             let set = if record.is_removal() { None } else { Some(VersionSet::decode(record.set).ok()?) };
             Some((record, set))
         });
         let Some((record, set)) = sound else {
-            self.lose(key, entry, &segment);
-            return Ok(Found::Lost);
+            self.lose(key, entry, segment);
+            return Found::Lost;
         };
         if record.key != key.key {
-            return Ok(Found::Other(Bytes::copy_from_slice(record.key)));
+            return Found::Other(Bytes::copy_from_slice(record.key));
         }
         let sure = segment.range.first > self.lost_through(key.partition) && !entry.is_incomplete();
         let marked = record.flags & FLAG_INCOMPLETE != 0;
-        Ok(set.map_or(Found::Removed { sure }, |set| Found::Set { set, sure, marked }))
+        set.map_or(Found::Removed { sure }, |set| Found::Set { set, sure, marked })
     }
 
     /// Every key under a hash, with what it holds.
