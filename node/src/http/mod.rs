@@ -67,7 +67,7 @@ const REQUESTS_MAX: usize = 1024;
 /// Bytes of request bodies that may be in memory; more are told to come back.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of answers that may be in memory until their clients have fetched them; more are told to come back.
-const ANSWERS_BYTES_MAX: usize = 256 << 20;
+const ANSWERS_BYTES_MAX: usize = 128 << 20;
 /// Bytes of a refused body that are still read, so that the client gets to see the answer.
 const DISCARD_BYTES_MAX: usize = 64 << 20;
 

@@ -176,13 +176,17 @@ pub(crate) struct TestCluster {
     pub(crate) dir: tempfile::TempDir,
 }
 
+/// The address of the network, and one for each node.
+const ADDRESSES_A_CLUSTER: u8 = 1 + 4;
+
 /// A loopback network for one cluster: all of 127/8 is this machine, and the process id keeps test programs that
 /// run at the same time apart.
 fn network() -> String {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    format!("127.{}.{low}.{}", high | 0x80, u32::from(cluster) * 8)
+    let first = cluster.checked_mul(ADDRESSES_A_CLUSTER).expect("at most 51 clusters in one program");
+    format!("127.{}.{low}.{first}", high | 0x80)
 }
 
 impl TestCluster {
