@@ -28,9 +28,11 @@ pub(crate) fn test(workspace: &Workspace, names: &[String], context: Option<&str
     hand_over(command)
 }
 
+/// The first build takes minutes: cargo shows how it goes to whoever waits.
 fn program(workspace: &Workspace, verb: &str) -> Command {
+    let is_built = workspace.binary("quorate-e2e").exists();
     let mut command = workspace.cargo();
-    command.args(["run", "--quiet", "--package=quorate-e2e", "--", verb]);
+    command.arg("run").args(is_built.then_some("--quiet")).args(["--package=quorate-e2e", "--", verb]);
     command
 }
 
