@@ -47,15 +47,14 @@ pub fn answer(
         |step, clear: Vec<u16>, round| Answer::Reply(Reply::Cleared { round, step, clear, mark: mine });
     Ok(match request {
         Request::Confirm { round, partition, candidates } => {
-            let is_clear = |candidate: &Candidate| {
-                holder.holds_dead(partition, candidate) && !holder.keeps_hint(partition, &candidate.key)
-            };
+            let is_clear = |candidate: &Candidate| holder.holds_dead(partition, candidate);
             cleared(Step::Confirm, positions(&candidates, is_clear), round)
         }
         Request::Fence { round, partition, floors: marks, keys } => {
             if !raise(floors, &marks) {
                 return Ok(Answer::Reply(Reply::Declined { round }));
             }
+            // Only now: a late hint must not come in between.
             let is_clear = |key: &bytes::Bytes| !holder.keeps_hint(partition, key);
             cleared(Step::Fence, positions(&keys, is_clear), round)
         }
@@ -69,7 +68,7 @@ pub fn answer(
 }
 
 fn raise(floors: &mut Floors, marks: &[(NodeId, Mark)]) -> bool {
-    marks.iter().fold(true, |all, &(node, mark)| floors.raise(node, mark) && all)
+    marks.iter().fold(true, |all, &(node, mark)| floors.lift(node, mark) && all)
 }
 
 fn positions<T>(items: &[T], is_clear: impl Fn(&T) -> bool) -> Vec<u16> {

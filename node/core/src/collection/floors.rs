@@ -1,6 +1,7 @@
 //! What is too old to be taken.
 //!
-//! Invariant: a floor never sinks while the process runs, and nothing is taken from a sender that has none.
+//! Invariant: a floor never sinks while the process runs, and nothing is taken from a sender that has not told this
+//! start its mark.
 
 use std::collections::BTreeMap;
 
@@ -33,9 +34,17 @@ pub enum Turned {
     Unknown,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Floor {
+    mark: Mark,
+    /// Whether the sender itself told its mark, in answer to a question of this start. What a leader passes on may be
+    /// older than what an earlier start of this node knew.
+    told: bool,
+}
+
 /// The highest mark of each sender whose content is refused up to it.
 #[derive(Clone, Default, Debug)]
-pub struct Floors(BTreeMap<NodeId, Mark>);
+pub struct Floors(BTreeMap<NodeId, Floor>);
 
 impl Floors {
     /// Those of a start that has just begun.
@@ -49,26 +58,36 @@ impl Floors {
             return Ok(());
         }
         match self.0.get(&sender) {
-            Some(floor) if mark > *floor => Ok(()),
-            Some(_) => Err(Turned::Late),
-            None => Err(Turned::Unknown),
+            Some(floor) if floor.told && mark > floor.mark => Ok(()),
+            Some(floor) if floor.told => Err(Turned::Late),
+            _ => Err(Turned::Unknown),
         }
     }
 
-    /// Refuses content up to a mark from now on. False when there is no room for one more sender.
+    /// A sender has told its mark, in answer to a question that this start has asked: what it counts from there on
+    /// is taken. False when there is no room for one more sender.
     #[must_use]
     pub fn raise(&mut self, sender: NodeId, mark: Mark) -> bool {
+        self.put(sender, mark, true)
+    }
+
+    /// Refuses content up to a mark from now on, as the leader of a round asks. A sender that was unknown stays so.
+    pub(super) fn lift(&mut self, sender: NodeId, mark: Mark) -> bool {
+        self.put(sender, mark, false)
+    }
+
+    fn put(&mut self, sender: NodeId, mark: Mark, told: bool) -> bool {
         if self.0.len() >= FLOORS_MAX && !self.0.contains_key(&sender) {
             return false;
         }
-        let floor = self.0.entry(sender).or_insert(mark);
-        *floor = mark.max(*floor);
+        let floor = self.0.entry(sender).or_insert(Floor { mark, told });
+        *floor = Floor { mark: mark.max(floor.mark), told: told || floor.told };
         true
     }
 
-    /// Whether a sender's mark is known.
+    /// Whether a sender has told its mark.
     pub fn knows(&self, sender: NodeId) -> bool {
-        self.0.contains_key(&sender)
+        self.0.get(&sender).is_some_and(|floor| floor.told)
     }
 
     /// Lets go of senders that are no members any more: whatever they say is refused already.
@@ -91,7 +110,9 @@ mod tests {
     fn a_floor_refuses_what_was_counted_before_and_never_sinks() {
         let mut floors = Floors::new();
         assert_eq!(floors.admit(A, mark(1, 9)), Err(Turned::Unknown));
-        assert!(floors.raise(A, mark(2, 5)));
+        assert!(floors.lift(A, mark(2, 5)));
+        assert!(!floors.knows(A));
+        assert_eq!(floors.admit(A, mark(2, 9)), Err(Turned::Unknown), "only another node's word");
         assert!(floors.raise(A, mark(2, 3)));
         let taken =
             [(1, 99), (2, 4), (2, 5), (2, 6), (3, 0)].map(|(s, n)| floors.admit(A, mark(s, n)).is_ok());

@@ -45,7 +45,7 @@ pub enum Request {
         /// What is to be forgotten.
         candidates: Vec<Candidate>,
     },
-    /// A fallback: "Take nothing more that was sent before these marks. Of which keys do you keep no hint?"
+    /// Everybody: "Take nothing more that was sent before these marks. Of which keys do you keep no hint?"
     Fence {
         /// Which round.
         round: RoundId,

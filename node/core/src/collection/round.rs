@@ -60,7 +60,8 @@ pub struct Round {
     phase: Phase,
     /// Who has not answered in this phase, and how often it was asked.
     waiting: BTreeMap<NodeId, u32>,
-    marks: Vec<(NodeId, Mark)>,
+    /// The latest of each who answered.
+    marks: BTreeMap<NodeId, Mark>,
 }
 
 impl Round {
@@ -102,7 +103,7 @@ impl Round {
             clear,
             phase: Phase::Confirm,
             waiting: BTreeMap::new(),
-            marks: Vec::new(),
+            marks: BTreeMap::new(),
         }
     }
 
@@ -128,7 +129,7 @@ impl Round {
                     return Vec::new();
                 }
                 self.clear_only(&clear);
-                self.marks.push((from, mark));
+                self.marks.insert(from, mark);
                 self.advance()
             }
             Reply::Collected { round, .. } if round == self.id && self.phase == Phase::Collect => {
@@ -167,7 +168,7 @@ impl Round {
             return Vec::new();
         }
         match self.phase {
-            Phase::Confirm if self.fallbacks.is_empty() || early => self.enter(Phase::Collect),
+            Phase::Confirm if early => self.enter(Phase::Collect),
             Phase::Confirm => self.enter(Phase::Fence),
             Phase::Fence => self.enter(Phase::Collect),
             Phase::Collect => self.end(true),
@@ -183,9 +184,12 @@ impl Round {
             return self.end(true);
         }
         self.phase = phase;
-        let asked = if phase == Phase::Fence { &self.fallbacks } else { &self.owners };
-        self.waiting = asked.iter().map(|&id| (id, 1)).collect();
-        asked.iter().map(|&to| Action::Ask { to, request: self.request() }).collect()
+        let fallbacks = if phase == Phase::Fence { self.fallbacks.as_slice() } else { &[] };
+        let asked = self.owners.iter().chain(fallbacks);
+        self.waiting = asked.clone().map(|&id| (id, 1)).collect();
+        // A fence is about what the owners sent until they confirmed.
+        let request = self.request();
+        asked.map(|&to| Action::Ask { to, request: request.clone() }).collect()
     }
 
     fn request(&self) -> Request {
@@ -194,19 +198,23 @@ impl Round {
             Phase::Fence => Request::Fence {
                 round,
                 partition,
-                floors: self.marks.clone(),
+                floors: self.floors(),
                 keys: self.candidates.iter().map(|candidate| candidate.key.clone()).collect(),
             },
             Phase::Collect => Request::Collect {
                 round,
                 partition,
-                floors: self.marks.clone(),
+                floors: self.floors(),
                 candidates: self.candidates.clone(),
             },
             Phase::Confirm | Phase::Over => {
                 Request::Confirm { round, partition, candidates: self.candidates.clone() }
             }
         }
+    }
+
+    fn floors(&self) -> Vec<(NodeId, Mark)> {
+        self.marks.iter().map(|(&id, &mark)| (id, mark)).collect()
     }
 
     fn end(&mut self, complete: bool) -> Vec<Action> {
