@@ -184,7 +184,10 @@ impl Shared {
 
     /// The newest segment that was lost and may have held keys of this partition; 0 when none was.
     pub(crate) fn lost_through(&self, partition: Partition) -> u64 {
-        if self.lost_through > self.lifted.through(partition) { self.lost_through } else { 0 }
+        if self.lost_through == 0 || self.lost_through <= self.lifted.through(partition) {
+            return 0;
+        }
+        self.lost_through
     }
 
     /// Whether this disk certainly never held a key of the partition that the index does not know.
