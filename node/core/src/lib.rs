@@ -5,13 +5,12 @@
 //! tests run the same code.
 //!
 //! One module a concept: [`ring`] says who owns a key, [`causality`] says which value is newer,
-//! [`quorum`] says when an operation is decided, [`membership`] says who is alive.
+//! [`quorum`] says when an operation is decided, [`membership`] says who is alive, [`antientropy`] makes replicas
+//! equal, [`handoff`] says which hints are owed to whom, [`collection`] says when a deleted key may be forgotten.
 #![forbid(unsafe_code)]
 
 pub mod antientropy;
 pub mod causality;
-pub mod collection;
-pub mod handoff;
 pub mod id;
 pub mod limits;
 pub mod membership;
