@@ -7,6 +7,7 @@ use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::limits::FACTOR_MAX;
+use quorate_core::planted::{self, Bug};
 use quorate_core::quorum::Reply;
 use quorate_core::ring::Partition;
 use quorate_storage::{Committed, ReadError, WriteError};
@@ -78,7 +79,11 @@ impl<S: Storage> Replica<S> {
     }
 
     pub(crate) fn loaded(&mut self, purpose: LoadFor, result: Result<Option<VersionSet>, ReadError>) {
-        let result = result.map(Option::unwrap_or_default);
+        let mut result = result.map(Option::unwrap_or_default);
+        if planted::is(Bug::ExpireLocally) {
+            let now = self.now.unix_ms;
+            result = result.map(|set| if set.is_dead_at(now) { VersionSet::default() } else { set });
+        }
         match purpose {
             LoadFor::Ask { operation } => {
                 let reply = result.map(Reply::Set).map_err(|_| ());

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::causality::{DotMaker, VersionSet, WriteRefused};
+use quorate_core::planted::{self, Bug};
 use quorate_core::ring::{Partition, key_hash};
 
 use crate::batch::Batch;
@@ -123,6 +124,10 @@ impl Group {
                 Ok(()) => true,
                 Err(refused) => return answer(write.done, Err(refused.into())),
             },
+            Change::Merge(other) if planted::is(Bug::OverwriteInsteadOfMerge) => {
+                slot.set = other;
+                true
+            }
             Change::Merge(other) => slot.set.merge(&other) | slot.settled,
             Change::Forget { digest } => {
                 let same = !slot.is_nothing() && slot.set.digest() == digest;

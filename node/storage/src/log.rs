@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quorate_core::planted::{self, Bug};
+
 use crate::batch::Batch;
 use crate::error::WriteError;
 use crate::format::{FORMAT, GROUP_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
@@ -206,7 +208,11 @@ impl Log {
         let Shared { disk, options, .. } = &*self.shared;
         if sync {
             let begin = disk.now();
-            active.segment.file.sync()?;
+            if !planted::is(Bug::AcknowledgeBeforeSync) {
+                let synced = active.segment.file.sync();
+                let retries = planted::is(Bug::RetrySync);
+                synced.or_else(|error| if retries { active.segment.file.sync() } else { Err(error) })?;
+            }
             self.last_sync = disk.now();
             if let Some(observer) = &options.observer {
                 observer.synced(self.last_sync.saturating_sub(begin));

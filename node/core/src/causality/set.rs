@@ -11,6 +11,7 @@ use super::{
 };
 use crate::id::NodeId;
 use crate::limits::{SIBLINGS_MAX, VERSION_SET_BYTES_MAX};
+use crate::planted::{self, Bug};
 
 /// One value of a key, or its deletion.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -192,7 +193,8 @@ impl VersionSet {
             _ => event.stamp,
         };
         let replaced = |version: &Version| {
-            wins || event.context.covers(version.dot) || version.is_forgotten_at(event.stamp)
+            let stale = planted::is(Bug::BelieveStaleContext) && !event.context.is_empty();
+            wins || stale || event.context.covers(version.dot) || version.is_forgotten_at(event.stamp)
         };
         let kept = || self.versions.iter().filter(|v| !replaced(v));
         if kept().count() >= SIBLINGS_MAX {

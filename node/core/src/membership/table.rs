@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::claim::{Claim, Incarnation, NodeInfo, State};
 use super::message::KNOWN_MAX;
 use crate::id::NodeId;
+use crate::planted::{self, Bug};
 
 /// How this node sees another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,6 +87,9 @@ impl Table {
         match claim.compare(known.incarnation, known.state, &known.node) {
             Ordering::Less => return Outcome::Ignored,
             Ordering::Equal => return Outcome::Repeated,
+            Ordering::Greater if planted::is(Bug::ForgetRefutation) && !known.state.is_live() => {
+                return Outcome::Ignored;
+            }
             Ordering::Greater => {}
         }
         let same_state = claim.state == known.state;
