@@ -304,8 +304,12 @@ impl World {
 
     /// Answers that a good day may bring as well.
     fn is_excused(&self, answer: &Answer) -> bool {
-        let is_small = self.scenario.operations_max < 100;
-        is_small && matches!(answer, Answer::Refused(Refusal::Busy))
+        match answer {
+            Answer::Refused(Refusal::Busy) => self.scenario.operations_max < 100,
+            // Without anti-entropy nobody gives an owner back what rotted.
+            Answer::Refused(Refusal::StorageFailed { .. }) => self.scenario.anti_entropy.is_zero(),
+            _ => false,
+        }
     }
 }
 

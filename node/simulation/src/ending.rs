@@ -8,7 +8,7 @@ use quorate_core::ring::Partition;
 use quorate_storage::HINTS;
 
 use crate::check::{ack, bound, converge, hint, quiet};
-use crate::history::{KeyId, Verdict, key_name};
+use crate::history::{KeyId, Verdict, When, key_name};
 use crate::world::World;
 
 impl World {
@@ -87,7 +87,7 @@ impl World {
         }
         let mut together = VersionSet::default();
         for (_, set) in &held {
-            self.history.check_siblings(key, set, self.now)?;
+            self.history.check_siblings(key, set, When::at(self.now))?;
             together.merge(set);
         }
         if held.is_empty() {

@@ -120,6 +120,20 @@ impl Violation {
 
 pub(crate) type Verdict = Result<(), Violation>;
 
+/// When a set was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct When {
+    pub(crate) began: Duration,
+    pub(crate) now: Duration,
+}
+
+impl When {
+    /// At one moment.
+    pub(crate) fn at(now: Duration) -> Self {
+        Self { began: now, now }
+    }
+}
+
 pub(crate) struct History {
     pub(crate) policy: Policy,
     ops: Vec<Op>,
@@ -260,7 +274,8 @@ impl History {
         self.check_stamp(dot, version.stamp)
     }
 
-    /// Stamps of one start grow with its dots, however its wall clock jumps. (Where the last write wins, one that
+    /// Stamps of one start grow with its dots, however its wall clock jumps; but when it jumps back from a time that
+    /// nobody would believe. (Where the last write wins, one that
     /// replaces what a faster clock stamped is stamped later than that, and the next one to another key need not be.)
     fn check_stamp(&self, dot: Dot, stamp: Stamp) -> Verdict {
         if self.policy == Policy::LastWriteWins {
@@ -270,8 +285,11 @@ impl History {
         let last = Dot { actor: dot.actor, counter: u64::MAX };
         let before = self.events.range(first..dot).next_back();
         let after = self.events.range(dot..=last).nth(1);
-        let grows = before.is_none_or(|(_, known)| known.stamp < stamp)
-            && after.is_none_or(|(_, known)| stamp < known.stamp);
+        let follows = |earlier: Stamp, later: Stamp| {
+            earlier < later || earlier.ahead_of_ms(later.unix_ms()) > CLOCK_AHEAD_MAX_MS
+        };
+        let grows = before.is_none_or(|(_, known)| follows(known.stamp, stamp))
+            && after.is_none_or(|(_, known)| follows(stamp, known.stamp));
         let what = || format!("{dot:?} is stamped {stamp:?}: out of order with {before:?} and {after:?}");
         if grows { Ok(()) } else { Err(Violation::new("INV-CLOCK", what())) }
     }
@@ -279,14 +297,14 @@ impl History {
     /// Sibling correctness: a value is gone from a set that knows of it only when a write that had seen it is known
     /// there too, or where the last write wins a later one; or when it expired long before a write that is known; or when
     /// such a write was a delete, and collected since.
-    pub(crate) fn check_siblings(&mut self, key: KeyId, set: &VersionSet, now: Duration) -> Verdict {
+    pub(crate) fn check_siblings(&mut self, key: KeyId, set: &VersionSet, when: When) -> Verdict {
         for at in 0..self.writes.get(key).map_or(0, Vec::len) {
             let id = self.writes[key][at];
             for event in 0..self.op(id).events.len() {
                 let (dot, _) = self.op(id).events[event];
                 let gone = set.context().covers(dot)
                     && set.versions().binary_search_by_key(&dot, |version| version.dot).is_err();
-                if gone && !self.is_rightly_gone(key, set, id, dot, now) {
+                if gone && !self.is_rightly_gone(key, set, id, dot, when) {
                     let what =
                         format!("#{id} ({dot:?}) vanished from key-{key}, and no write that saw it is there");
                     return Err(Violation::new("siblings", what));
@@ -296,18 +314,16 @@ impl History {
         Ok(())
     }
 
-    fn is_rightly_gone(&mut self, key: KeyId, set: &VersionSet, id: OpId, dot: Dot, now: Duration) -> bool {
+    fn is_rightly_gone(&mut self, key: KeyId, set: &VersionSet, id: OpId, dot: Dot, when: When) -> bool {
         if self.replaced_by.get(&dot).is_some_and(|by| set.context().covers(*by)) {
             return true;
         }
-        let op = self.op(id);
-        // Nothing of it is missed: it may have been collected, if what it hid stays hidden.
-        if (op.is_delete() || op.may_have_expired(now)) && !self.shows_replaced(set, id) {
+        if self.may_be_collected(set, id, when) {
             return true;
         }
         let by = self.writes[key].iter().copied().find(|&by| {
             // A write whose event nobody saw is given the benefit of the doubt.
-            self.came_after(by, id) && (self.op(by).events.is_empty() || self.reflects(set, by, now))
+            self.came_after(by, id) && (self.op(by).events.is_empty() || self.reflects(set, by, when))
         });
         let event = by.and_then(|by| self.op(by).events.iter().find(|(dot, _)| set.context().covers(*dot)));
         if let Some((event, _)) = event {
@@ -331,30 +347,40 @@ impl History {
                 op.expires().is_some_and(|expires| expires.has_come(past))
             };
             let stamps = || after.events.iter().map(|(_, stamp_by)| *stamp_by);
-            let wins = wins && (after.events.is_empty() || stamps().any(|by| by > stamp));
+            // A stamp that nobody believes is not handed on to what replaces it.
+            let beyond = |by: Stamp| by > stamp || stamp.ahead_of_ms(by.unix_ms()) > CLOCK_AHEAD_MAX_MS;
+            let wins = wins && (after.events.is_empty() || stamps().any(beyond));
             after.saw(dot) || wins || stamps().any(forgotten)
         };
         op.events.iter().any(|(dot, stamp)| later(*dot, *stamp))
     }
 
     /// Whether a set holds a write, or what rightly came after it.
-    pub(crate) fn reflects(&self, set: &VersionSet, id: OpId, now: Duration) -> bool {
-        self.reflects_within(set, id, now, &mut Vec::new())
+    pub(crate) fn reflects(&self, set: &VersionSet, id: OpId, when: When) -> bool {
+        self.reflects_within(set, id, when, &mut Vec::new())
     }
 
-    fn reflects_within(&self, set: &VersionSet, id: OpId, now: Duration, tried: &mut Vec<OpId>) -> bool {
+    fn reflects_within(&self, set: &VersionSet, id: OpId, when: When, tried: &mut Vec<OpId>) -> bool {
         let op = self.op(id);
         if op.events.iter().any(|(dot, _)| set.context().covers(*dot)) {
             return true;
         }
-        // This owner does not know of it. That is right when it was collected, or what replaced it.
-        if (op.is_delete() || op.may_have_expired(now)) && !self.shows_replaced(set, id) {
+        // The owners do not know of it. That is right when it was collected, or what replaced it.
+        if self.may_be_collected(set, id, when) {
             return true;
         }
         tried.push(id);
         self.writes[op.key].iter().any(|&by| {
-            self.came_after(by, id) && !tried.contains(&by) && self.reflects_within(set, by, now, tried)
+            self.came_after(by, id) && !tried.contains(&by) && self.reflects_within(set, by, when, tried)
         })
+    }
+
+    /// Whether nothing of a write is missed when it was collected: it was a delete, or has expired, and what it hid stays
+    /// hidden. (A read that began before it ended may have met one owner before and another one after.)
+    fn may_be_collected(&self, set: &VersionSet, id: OpId, when: When) -> bool {
+        let op = self.op(id);
+        let was_before = op.ended.is_some_and(|ended| ended <= when.began);
+        (op.is_delete() || op.may_have_expired(when.now)) && !(was_before && self.shows_replaced(set, id))
     }
 
     /// Whether a set shows something that a write had replaced.

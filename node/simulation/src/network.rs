@@ -88,7 +88,7 @@ impl Network {
     pub(crate) fn heal(&mut self) {
         self.blocked.clear();
         (self.more_lost_per_mille, self.more_late_per_mille) = (0, 0);
-        self.plan.lost_per_mille = 0;
+        (self.plan.lost_per_mille, self.plan.late_per_mille) = (0, 0);
     }
 
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_core::causality::VersionSet;
 
-use crate::history::{History, KeyId, Verdict, Violation};
+use crate::history::{History, KeyId, Verdict, Violation, When};
 
 /// What owners of a key hold at the end, of whom so many lost something.
 pub(crate) fn at_end(
@@ -15,14 +15,14 @@ pub(crate) fn at_end(
     now: Duration,
 ) -> Verdict {
     history.observe(Some(key), set)?;
-    history.check_siblings(key, set, now)?;
+    history.check_siblings(key, set, When::at(now))?;
     if let Some(refused) = history.refused_in(set) {
         let what = format!("#{refused} was told to be not written, and is there at the end");
         return Err(Violation::new("INV-ACK", what));
     }
     let missing = history
         .acknowledged(key)
-        .find(|(write, _, owners)| lost < *owners && !history.reflects(set, *write, now))
+        .find(|(write, _, owners)| lost < *owners && !history.reflects(set, *write, When::at(now)))
         .map(|(write, ..)| write);
     missing.map_or(Ok(()), |write| Err(history.lacks(set, write, "INV-ACK")))
 }

@@ -8,7 +8,7 @@ use quorate_core::NodeId;
 use quorate_core::causality::{Dot, VersionSet};
 use quorate_wire::peer::{Frame, Request, Response};
 
-use crate::history::{History, KeyId, Verdict, Violation, key_of};
+use crate::history::{History, KeyId, Verdict, Violation, When, key_of};
 
 /// A hint on its way, or kept.
 #[derive(Clone, Debug)]
@@ -58,7 +58,7 @@ impl Hints {
 pub(crate) fn delivered(history: &History, hint: &Hint, set: &VersionSet, now: Duration) -> Verdict {
     let missing = hint.dots.iter().find(|dot| {
         !set.context().covers(**dot)
-            && history.write_of(**dot).is_none_or(|write| !history.reflects(set, write, now))
+            && history.write_of(**dot).is_none_or(|write| !history.reflects(set, write, When::at(now)))
     });
     let Some(dot) = missing else { return Ok(()) };
     let what = format!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_core::causality::VersionSet;
 
-use crate::history::{History, OpId, Verdict, Violation};
+use crate::history::{History, OpId, Verdict, Violation, When};
 
 /// A read was answered. `needed` owners replied, of `factor`; so many of a key's owners may have forgotten something.
 pub(crate) fn read(
@@ -21,11 +21,12 @@ pub(crate) fn read(
         let what = format!("#{refused} was told to be not written, and read #{id} returns it");
         return Err(Violation::new("INV-ACK", what));
     }
-    history.check_siblings(key, set, now)?;
+    let when = When { began, now };
+    history.check_siblings(key, set, when)?;
     for (write, op, owners) in history.acknowledged(key) {
         let before = op.ended.is_some_and(|ended| ended <= began);
         let overlap = u32::from(owners) + u32::from(needed) > u32::from(factor) + u32::from(forgetful);
-        if before && overlap && !history.reflects(set, write, now) {
+        if before && overlap && !history.reflects(set, write, when) {
             let mut violation = history.lacks(set, write, "INV-OVERLAP");
             violation.what = format!("read #{id} at {needed} after a write at {owners}: {}", violation.what);
             return Err(violation);
