@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::documents::Keeper;
 use crate::inbox::{Inbox, Input};
-use crate::peers::{Links, Reply, Sessions};
+use crate::peers::{Links, NotSent, Reply, Sessions};
 use crate::readers::Library;
 
 /// How long a node that goes waits for a peer to confirm that it heard.
@@ -185,8 +185,12 @@ impl Engine {
                         self.respond(to.id, id, response);
                     }
                     Effect::Send { to, frame } => {
-                        if let Err(Frame::Request { id, .. }) = self.links.send(&to, frame) {
-                            self.replica.unsent(now, id);
+                        let request = match &frame {
+                            Frame::Request { id, .. } => Some(*id),
+                            _ => None,
+                        };
+                        if let (Err(NotSent), Some(request)) = (self.links.send(&to, frame), request) {
+                            self.replica.unsent(now, request);
                         }
                     }
                     Effect::Answer { ticket, answer } => {

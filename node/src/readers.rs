@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn reads_run_elsewhere_and_none_is_forgotten_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Arc::new(StdDisk::open(&dir.path().join("log")).unwrap());
+        let disk = Arc::new(StdDisk::open(dir.path().join("log")).unwrap());
         let actor = Actor { node: NodeId::from_u128(1), start: 1 };
         let options = Options { segment_bytes: 1 << 20, ..Options::default() };
         let (store, _) = Store::open(disk, actor, options).unwrap();

@@ -40,10 +40,18 @@ const IDLE_MAX: Duration = Duration::from_secs(300);
 /// The request whose answer says that all before it was heard. The replica's own count from 1.
 const FAREWELL: u64 = u64::MAX;
 
-enum Outgoing {
-    Frame { to: Option<NodeId>, frame: Frame, bytes: usize },
-    Farewell(oneshot::Sender<()>),
+struct Outgoing {
+    to: Option<NodeId>,
+    frame: Frame,
+    /// What it takes in the queue.
+    bytes: usize,
+    /// Of the farewell: who waits for its answer.
+    heard: Option<oneshot::Sender<()>>,
 }
+
+/// A message was certainly not sent.
+#[derive(Debug)]
+pub(crate) struct NotSent;
 
 struct Link {
     queue: mpsc::Sender<Outgoing>,
@@ -64,40 +72,23 @@ impl Links {
         Self { us, inbox, links: HashMap::new() }
     }
 
-    /// Sends a message, without waiting. One that comes back was certainly not sent; of others, requests end in an
-    /// answer, [`Input::Unsent`] or [`Input::Disconnected`].
-    pub(crate) fn send(&mut self, to: &Peer, frame: Frame) -> Result<(), Frame> {
-        let bytes = match &frame {
-            Frame::Request { request, .. } => request.bytes(),
-            Frame::Response { response, .. } => response.bytes(),
-            Frame::Gossip { .. } => 0,
-        };
-        let mut item = Outgoing::Frame { to: to.id, frame, bytes };
-        if let Some(link) = self.links.get(&to.address) {
-            match link.send(item) {
-                Ok(()) => return Ok(()),
-                Err(Rejected::Full(frame)) => return Err(frame),
-                Err(Rejected::Ended(back)) => item = back, // From idleness, just now.
-            }
+    /// Sends a message, without waiting. Requests that are taken end in an answer, [`Input::Unsent`] or
+    /// [`Input::Disconnected`].
+    pub(crate) fn send(&mut self, to: &Peer, frame: Frame) -> Result<(), NotSent> {
+        if let Some(link) = self.links.get(&to.address).filter(|link| !link.queue.is_closed()) {
+            return link.send(to.id, frame);
         }
         // Addresses come and go; what is kept is bounded by those that are talked to.
         self.links.retain(|_, link| !link.queue.is_closed());
         let link = self.start(to.address.clone());
-        let sent = link.send(item);
+        let sent = link.send(to.id, frame);
         self.links.insert(to.address.clone(), link);
-        sent.map_err(|rejected| match rejected {
-            Rejected::Full(frame) | Rejected::Ended(Outgoing::Frame { frame, .. }) => frame,
-            Rejected::Ended(Outgoing::Farewell(_)) => unreachable!("a frame was sent"),
-        })
+        sent
     }
 
     /// Waits, for each connection that is open, until the other end has heard all that was sent before.
     pub(crate) fn farewell(&self) -> Vec<oneshot::Receiver<()>> {
-        let say = |link: &Link| {
-            let (said, heard) = oneshot::channel();
-            link.queue.try_send(Outgoing::Farewell(said)).ok().map(|()| heard)
-        };
-        self.links.values().filter_map(say).collect()
+        self.links.values().filter_map(Link::farewell).collect()
     }
 
     fn start(&self, address: String) -> Link {
@@ -110,32 +101,28 @@ impl Links {
     }
 }
 
-enum Rejected {
-    Full(Frame),
-    Ended(Outgoing),
-}
-
 impl Link {
-    fn send(&self, item: Outgoing) -> Result<(), Rejected> {
-        let bytes = match &item {
-            Outgoing::Frame { bytes, .. } => *bytes,
-            Outgoing::Farewell(_) => 0,
+    fn send(&self, to: Option<NodeId>, frame: Frame) -> Result<(), NotSent> {
+        let bytes = match &frame {
+            Frame::Request { request, .. } => request.bytes(),
+            Frame::Response { response, .. } => response.bytes(),
+            Frame::Gossip { .. } => 0,
         };
-        let full = bytes > 0 && self.held.load(Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX;
-        let permit = match self.queue.try_reserve() {
-            Ok(permit) if !full => Some(permit),
-            Err(mpsc::error::TrySendError::Closed(())) => return Err(Rejected::Ended(item)),
-            _ => None,
-        };
-        match (permit, item) {
-            (None, Outgoing::Frame { frame, .. }) => Err(Rejected::Full(frame)),
-            (None, Outgoing::Farewell(_)) => Ok(()), // Dropped: whoever waits for it learns that.
-            (Some(permit), item) => {
-                self.held.fetch_add(bytes, Ordering::Relaxed);
-                permit.send(item);
-                Ok(())
-            }
+        let permit = self.queue.try_reserve().map_err(|_| NotSent)?;
+        // Nobody else adds to it.
+        if bytes > 0 && self.held.load(Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
+            return Err(NotSent);
         }
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+        permit.send(Outgoing { to, frame, bytes, heard: None });
+        Ok(())
+    }
+
+    fn farewell(&self) -> Option<oneshot::Receiver<()>> {
+        let (said, heard) = oneshot::channel();
+        let frame = Frame::Request { id: FAREWELL, request: Request::FetchEpoch };
+        let item = Outgoing { to: None, frame, bytes: 0, heard: Some(said) };
+        self.queue.try_send(item).ok().map(|()| heard)
     }
 }
 
@@ -147,15 +134,13 @@ struct Waiting {
 
 impl Waiting {
     fn taken(&self, item: &Outgoing) {
-        if let Outgoing::Frame { bytes, .. } = item {
-            self.held.fetch_sub(*bytes, Ordering::Relaxed);
-        }
+        self.held.fetch_sub(item.bytes, Ordering::Relaxed);
     }
 
-    fn not_sent(&self, item: Outgoing) {
-        self.taken(&item);
-        if let Outgoing::Frame { frame: Frame::Request { id, .. }, .. } = item {
-            self.inbox.push(Input::Unsent { request: id });
+    fn not_sent(&self, item: &Outgoing) {
+        self.taken(item);
+        if let Outgoing { frame: Frame::Request { id, .. }, heard: None, .. } = item {
+            self.inbox.push(Input::Unsent { request: *id });
         }
     }
 }
@@ -179,7 +164,7 @@ impl Driver {
     async fn run(mut self) {
         while let Ok(Some(first)) = timeout(IDLE_MAX, self.queued.recv()).await {
             if self.failed.as_ref().is_some_and(|failed| failed.at.elapsed() < RETRY_AFTER) {
-                self.waiting.not_sent(first);
+                self.waiting.not_sent(&first);
                 continue;
             }
             match self.connect().await {
@@ -193,7 +178,7 @@ impl Driver {
 
     fn empty(&mut self) {
         while let Ok(item) = self.queued.try_recv() {
-            self.waiting.not_sent(item);
+            self.waiting.not_sent(&item);
         }
     }
 
@@ -227,7 +212,7 @@ impl Driver {
         if known.is_none_or(|known| known.error != error) {
             tracing::info!(peer = self.address, error, "cannot reach a peer; trying on");
         }
-        self.waiting.not_sent(first);
+        self.waiting.not_sent(&first);
         self.empty();
     }
 
@@ -267,26 +252,16 @@ impl Owner for Open<'_> {
     type Outgoing = Outgoing;
 
     fn outgoing(&mut self, item: Outgoing) -> Option<Frame> {
-        match item {
-            // The address belongs to another disk now: the one that is meant cannot be reached.
-            Outgoing::Frame { to: Some(to), .. } if to != self.peer.node => {
-                self.waiting.not_sent(item);
-                None
-            }
-            // From here on the connection's buffer bounds it, and the other end, which stops reading.
-            item => {
-                self.waiting.taken(&item);
-                let frame = match item {
-                    Outgoing::Frame { frame, .. } => frame,
-                    Outgoing::Farewell(said) => {
-                        self.farewell = Some(said);
-                        Frame::Request { id: FAREWELL, request: Request::FetchEpoch }
-                    }
-                };
-                self.unanswered += usize::from(matches!(frame, Frame::Request { .. }));
-                Some(frame)
-            }
+        // The address belongs to another disk now: the one that is meant cannot be reached.
+        if item.to.is_some_and(|to| to != self.peer.node) {
+            self.waiting.not_sent(&item);
+            return None;
         }
+        // From here on the connection's buffer bounds it, and the other end, which stops reading.
+        self.waiting.taken(&item);
+        self.unanswered += usize::from(matches!(item.frame, Frame::Request { .. }));
+        self.farewell = item.heard.or(self.farewell.take());
+        Some(item.frame)
     }
 
     fn too_long(&mut self, frame: Frame, error: FrameError) -> Option<Frame> {
@@ -370,9 +345,7 @@ mod tests {
             assert!(taken <= QUEUE_BYTES_MAX as u64 >> 20, "more waits than there is room for");
         }
         assert!(taken > 0);
-        assert!(
-            matches!(links.send(&to, write(taken, 1 << 20)), Err(Frame::Request { id, .. }) if id == taken)
-        );
+        assert!(links.send(&to, write(taken, 1 << 20)).is_err());
     }
 
     #[tokio::test]

@@ -8,6 +8,6 @@ mod server;
 mod sessions;
 
 pub(crate) use handshake::Credentials;
-pub(crate) use link::Links;
+pub(crate) use link::{Links, NotSent};
 pub(crate) use server::{Reply, serve};
 pub(crate) use sessions::{Opened, Sessions};
