@@ -1,7 +1,7 @@
 //! The engine: a store that is driven a step at a time, by threads of its own ([`crate::Store`]) or by a simulator.
 //!
-//! Invariant: nothing here reads a clock, throws dice, sleeps or starts a thread but through the [`Disk`], so the same
-//! calls on the same simulated disk do the same, to the byte.
+//! Invariant: nothing here reads a clock, throws dice or sleeps but through the [`Disk`], and what threads do at the
+//! start does not depend on their order, so the same calls on the same simulated disk do the same, to the byte.
 
 use std::io;
 use std::ops::Deref;
