@@ -11,6 +11,8 @@
 
 pub mod antientropy;
 pub mod causality;
+pub mod collection;
+pub mod handoff;
 pub mod id;
 pub mod limits;
 pub mod membership;
