@@ -10,7 +10,7 @@ use bytes::Bytes;
 use quorate_core::causality::{CLOCK_AHEAD_MAX_MS, Context, Dot, Expiry, Policy, Stamp, Version, VersionSet};
 use quorate_core::quorum::Consistency;
 
-use crate::clock::{OFFSET_MS_MAX, unix_ms};
+use crate::clock::unix_ms;
 use crate::dice::Dice;
 
 /// Deletes say their number in an expiry from here on.
@@ -86,8 +86,8 @@ impl Op {
     }
 
     /// Whether some owner's clock may say that it expired.
-    fn may_have_expired(&self, now: Duration) -> bool {
-        self.expires().is_some_and(|expires| expires.has_come(unix_ms(now) + OFFSET_MS_MAX as u64 + 1000))
+    fn may_have_expired(&self, now: Duration, ahead_ms: u64) -> bool {
+        self.expires().is_some_and(|expires| expires.has_come(unix_ms(now) + ahead_ms))
     }
 
     /// Whether its client had seen this event.
@@ -136,6 +136,8 @@ impl When {
 
 pub(crate) struct History {
     pub(crate) policy: Policy,
+    /// How far the clock of some node is ahead of the truth at most.
+    clock_ahead_ms: u64,
     ops: Vec<Op>,
     /// The writes of each key.
     writes: Vec<Vec<OpId>>,
@@ -183,9 +185,10 @@ fn op_of(version: &Version) -> Option<OpId> {
 }
 
 impl History {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Policy, clock_ahead_ms: u64) -> Self {
         Self {
             policy,
+            clock_ahead_ms,
             ops: Vec::new(),
             writes: Vec::new(),
             events: BTreeMap::new(),
@@ -380,7 +383,8 @@ impl History {
     fn may_be_collected(&self, set: &VersionSet, id: OpId, when: When) -> bool {
         let op = self.op(id);
         let was_before = op.ended.is_some_and(|ended| ended <= when.began);
-        (op.is_delete() || op.may_have_expired(when.now)) && !(was_before && self.shows_replaced(set, id))
+        (op.is_delete() || op.may_have_expired(when.now, self.clock_ahead_ms))
+            && !(was_before && self.shows_replaced(set, id))
     }
 
     /// Whether a set shows something that a write had replaced.

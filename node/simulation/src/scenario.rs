@@ -33,6 +33,9 @@ const CLIENTS_BEGIN: Duration = Duration::from_secs(1);
 /// Faults begin.
 const FAULTS_BEGIN: Duration = Duration::from_secs(2);
 
+/// What clocks that run too fast gain in a run, and then some.
+const DRIFT_MS_MAX: u64 = 100;
+
 /// A whole run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -207,6 +210,15 @@ impl Scenario {
         scenario.faults = draw_faults(&mut dice.fork(), &scenario);
         scenario.clients = draw_clients(&mut dice.fork(), nodes);
         scenario
+    }
+
+    /// How far a clock is ever ahead of the truth.
+    pub(crate) fn clock_ahead_ms(&self) -> u64 {
+        let ahead = self.faults.iter().map(|fault| match fault.kind {
+            FaultKind::ClockJump { offset_ms, .. } => offset_ms.max(0) as u64,
+            _ => 0,
+        });
+        ahead.max().unwrap_or(0) + DRIFT_MS_MAX
     }
 
     /// Disks that may be lost so that what was acknowledged is still there, and can still be read.

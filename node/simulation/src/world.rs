@@ -160,7 +160,7 @@ impl World {
         let network = Network::new(scenario.network, dice.fork());
         let clients = scenario.clients.iter().map(|plan| Client::new(plan.clone())).collect();
         let mut world = Self {
-            history: History::new(scenario.policy),
+            history: History::new(scenario.policy, scenario.clock_ahead_ms()),
             now: Duration::ZERO,
             queue: Queue::new(),
             trace: Trace::new(lines),
