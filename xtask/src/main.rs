@@ -9,6 +9,7 @@ mod generate;
 mod http;
 mod process;
 mod shell;
+mod sim;
 mod step;
 mod steps;
 mod tally;
@@ -68,6 +69,12 @@ enum Chore {
         #[arg(long, value_name = "NAME")]
         context: Option<String>,
     },
+    /// Run the storage protocol in the simulator: `--seeds N [--first S]`, or `--seed S` to replay one
+    Sim {
+        /// For the simulator: `cargo xtask sim -- --help` says which there are
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the generated files: the CRD, its copy in the chart, the reference pages
     Generate,
 }
@@ -96,6 +103,7 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
         Chore::Up { context, bare } => cluster::up(&workspace, context.as_deref(), bare),
         Chore::Down => cluster::down(&workspace),
         Chore::E2e { names, context } => cluster::test(&workspace, &names, context.as_deref()),
+        Chore::Sim { arguments } => sim::run(&workspace, &arguments),
         Chore::Generate => generate::write(&workspace).map(|()| true),
     }
 }

@@ -23,9 +23,15 @@ const ROOMS: &[Room] = &[
     Room { name: "quorate-wire", below: &["quorate-core"], pure: true },
     Room { name: "quorate-storage", below: &["quorate-core"], pure: false },
     Room { name: "quorate-admin", below: &["quorate-core"], pure: false },
+    Room { name: "quorate-replica", below: &["quorate-core", "quorate-wire", "quorate-storage"], pure: true },
+    Room {
+        name: "quorate-simulation",
+        below: &["quorate-core", "quorate-wire", "quorate-storage", "quorate-replica"],
+        pure: true,
+    },
     Room {
         name: "quorate-node",
-        below: &["quorate-core", "quorate-wire", "quorate-storage", "quorate-admin"],
+        below: &["quorate-core", "quorate-wire", "quorate-storage", "quorate-replica", "quorate-admin"],
         pure: false,
     },
     Room { name: "quorate-operator", below: &["quorate-core", "quorate-admin"], pure: false },

@@ -10,6 +10,7 @@ mod imports;
 mod links;
 mod manifests;
 mod metrics;
+mod simulation;
 mod words;
 
 use crate::shell::Shell;
@@ -24,6 +25,8 @@ pub(crate) const ALL: &[Step] = &[
     on_machine("clippy", "clippy has nothing to say", cargo::clippy),
     on_machine("docs", "the documentation of the code builds", cargo::docs),
     on_machine("tests", "unit, property and process tests", cargo::tests),
+    on_machine("simulation", "hundreds of simulated clusters keep what they promise", simulation::seeds),
+    on_machine("bugs", "the simulator catches every planted bug", simulation::bugs),
     on_machine("generated", "generated files are up to date", generated::run),
     on_machine("chart", "the chart lints, renders and refuses typos", chart::run),
     on_machine("manifests", "manifests fit the schemas strictly", manifests::run),

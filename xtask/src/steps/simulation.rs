@@ -1,0 +1,23 @@
+//! The protocol in the simulator: many seeds without a violation, and every planted bug caught.
+
+use anyhow::Result;
+
+use crate::shell::Shell;
+use crate::sim;
+use crate::step::Outcome;
+
+/// How many seeds a run of CI tries.
+const SEEDS: &str = "300";
+
+pub(super) fn seeds(shell: &Shell<'_>) -> Outcome {
+    run(shell, &["--seeds", SEEDS]).into()
+}
+
+pub(super) fn bugs(shell: &Shell<'_>) -> Outcome {
+    run(shell, &["--bug", "all"]).into()
+}
+
+fn run(shell: &Shell<'_>, arguments: &[&str]) -> Result<()> {
+    shell.run(&mut sim::build(shell.workspace))?;
+    shell.run(sim::program(shell.workspace).args(arguments))
+}
