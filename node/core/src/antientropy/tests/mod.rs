@@ -2,12 +2,12 @@
 
 mod replica;
 
-use proptest::collection::btree_set;
+use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
 use super::*;
 use crate::ring::Partition;
-use replica::{Faults, Replica, exchange, ring, spread};
+use replica::{Faults, Replica, exchange, name, ring, spread};
 
 /// Two replicas that hold the same `n` keys.
 fn equal(n: u64, partitions: u32) -> (Replica, Replica) {
@@ -243,7 +243,7 @@ proptest! {
 
     #[test]
     fn a_parcel_takes_every_key_once(
-        sizes in proptest::collection::vec(0..200_000usize, 0..12), shared in 1..4u64,
+        sizes in vec(0..200_000usize, 0..12), shared in 1..4u64,
     ) {
         let mut replica = Replica::new(ring(1));
         for (n, &size) in sizes.iter().enumerate() {
@@ -261,5 +261,70 @@ proptest! {
             after = next.after;
         }
         prop_assert_eq!(keys, sizes.len());
+    }
+}
+
+/// Whatever a peer may say, right or wrong.
+fn any_reply() -> impl Strategy<Value = Reply> {
+    // Hashes of keys that are there, and any.
+    let hash = || prop_oneof![(0..300u64).prop_map(spread), any::<u64>(), Just(u64::MAX)];
+    let entries = vec((hash(), 0..3u64), 0..40).prop_map(|entries| {
+        let mut entries: Vec<Entry> =
+            entries.into_iter().map(|(key_hash, digest)| Entry { key_hash, digest }).collect();
+        entries.sort_unstable();
+        entries.dedup_by_key(|entry| entry.key_hash);
+        entries
+    });
+    let through = prop_oneof![3 => Just(u64::MAX), 1 => any::<u64>()];
+    let items = vec((0..300u64).prop_map(|key| Item { key: name(key), set: Default::default() }), 0..5);
+    let after = proptest::option::of((0..300u64).prop_map(name));
+    let next = proptest::option::of((hash(), after).prop_map(|(key_hash, after)| Cursor { key_hash, after }));
+    prop_oneof![
+        vec(any::<u64>(), 0..3).prop_map(|roots| Reply::Roots { roots }),
+        vec(proptest::option::of(any::<[u64; FANOUT]>()), 0..20).prop_map(|cells| Reply::Children { cells }),
+        (entries, through).prop_map(|(entries, through)| Reply::Entries { entries, through }),
+        (items, next, any::<bool>()).prop_map(|(items, next, missing)| {
+            Reply::Fetched(Parcel { items: Items { sent: 1, items }, next, missing })
+        }),
+        any::<bool>().prop_map(|stored| Reply::Pushed { stored }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_peer_that_says_anything_does_no_harm(replies in vec(any_reply(), 1..200), stored: bool) {
+        let mut view = Replica::new(ring(1));
+        (0..300).for_each(|key| view.write(key, 1));
+        let mut exchange = Exchange::new(ring(1), [Partition(0)]);
+        let mut replies = replies.into_iter();
+        loop {
+            match exchange.step(&view) {
+                Step::Ask { sequence, request } => {
+                    prop_assert_eq!(request.check(ring(1)), Ok(()));
+                    // Mostly an answer of the right kind, or the exchange would end at once.
+                    let fits = |reply: &Reply| match reply {
+                        Reply::Roots { roots } => matches!(request, Request::Roots { .. }) && roots.len() == 1,
+                        Reply::Children { .. } => matches!(request, Request::Children { .. }),
+                        Reply::Entries { .. } => matches!(request, Request::Entries { .. }),
+                        Reply::Fetched(_) => matches!(request, Request::Fetch { .. }),
+                        Reply::Pushed { .. } => matches!(request, Request::Push { .. }),
+                    };
+                    let Some(mut reply) = replies.find(|reply| fits(reply)) else { break };
+                    if let (Reply::Children { cells }, Request::Children { prefixes, .. }) = (&mut reply, &request) {
+                        cells.resize(prefixes.len(), None);
+                    }
+                    if exchange.replied(sequence, reply, &view).is_err() {
+                        break;
+                    }
+                }
+                Step::Merge { .. } => exchange.merged(stored, &view),
+                Step::Load { hashes, after, .. } => {
+                    exchange.loaded(pack(1, &hashes, after.as_deref(), |hash| view.load(hash)));
+                }
+                Step::Report(report) => prop_assert_eq!(report.partition, Partition(0)),
+                Step::Wait => panic!("nothing is under way"),
+                Step::Finished => break,
+            }
+        }
     }
 }

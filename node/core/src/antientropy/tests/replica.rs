@@ -14,7 +14,8 @@ pub(super) fn ring(partitions: u32) -> PartitionCount {
     PartitionCount::try_from(partitions).unwrap()
 }
 
-fn name(key: u64) -> Key {
+/// A numbered key.
+pub(super) fn name(key: u64) -> Key {
     Key::copy_from_slice(&key.to_be_bytes())
 }
 
