@@ -53,7 +53,9 @@ fn moved(before: &Epoch, after: &Epoch) -> usize {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("members zones partitions  max/mean   first  |  join: time moved optimum  |  leave: time moved optimum");
+    println!(
+        "members zones partitions  max/mean   first  |  join: time moved optimum  |  leave: time moved optimum"
+    );
     for (count, zones, partitions) in [
         (5, 0, 256),
         (5, 3, 256),
