@@ -32,7 +32,10 @@ fn nothing_comes_back_and_everything_goes() {
     for seed in 0..SEEDS {
         forgotten += run(seed, Hole::None).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
     }
-    assert!(forgotten as u64 > SEEDS, "{forgotten} sets were forgotten amid faults: too few to prove anything");
+    assert!(
+        forgotten as u64 > SEEDS,
+        "{forgotten} sets were forgotten amid faults: too few to prove anything"
+    );
 }
 
 /// Each rule of the protocol is needed: without it, some seed brings a deleted value back.
