@@ -157,9 +157,7 @@ fn a_slow_replica_is_hedged_and_one_that_failed_replaced() {
 
 /// N, R and W of strict quorums that overlap.
 fn overlapping() -> impl Strategy<Value = (u8, u8, u8)> {
-    (1u8..=9).prop_flat_map(|n| {
-        (Just(n), 1..=n).prop_flat_map(|(n, r)| (Just(n), Just(r), (n - r + 1)..=n))
-    })
+    (1u8..=9).prop_flat_map(|n| (Just(n), 1..=n).prop_flat_map(|(n, r)| (Just(n), Just(r), (n - r + 1)..=n)))
 }
 
 proptest! {
