@@ -9,8 +9,9 @@ use quorate_core::ring::Replication;
 
 use crate::crd::{
     Conflicts, Durability, ImageSpec, KVCluster, Mode, PodSpec, PullPolicy, Quorum, ResourcesSpec,
-    StorageSpec, ZonesSpec,
+    StorageSpec, SyncSpec, ZonesSpec,
 };
+use crate::plan::quantity;
 
 /// What the operator itself was configured with.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +39,8 @@ pub struct ValidatedCluster {
     pub partitions: u32,
     /// N, R and W.
     pub replication: Replication,
+    /// Whose answers count.
+    pub quorum: Quorum,
     /// What becomes of concurrent writes.
     pub conflicts: Conflicts,
     /// What an acknowledgement promises.
@@ -48,6 +51,10 @@ pub struct ValidatedCluster {
     pub zones: ZonesSpec,
     /// After what silence a node is called down.
     pub detect_after: String,
+    /// How often replicas are compared, where it is not what a node does by itself.
+    pub anti_entropy_interval: Option<String>,
+    /// Bytes a second of background repair, where it is not what a node takes by itself.
+    pub transfer_bytes_per_second: Option<u64>,
     /// The HTTP port of clients.
     pub http_port: u16,
     /// CPU and memory.
@@ -105,7 +112,6 @@ fn not_supported_yet(cluster: &KVCluster) -> Vec<Refusal> {
     let spec = &cluster.spec;
     let wishes = [
         (spec.replication.mode == Mode::Primary, "replication.mode: Primary", "mode: Leaderless"),
-        (spec.replication.quorum == Quorum::Sloppy, "replication.quorum: Sloppy", "quorum: Strict"),
         (spec.protocols.resp.enabled, "protocols.resp", "enabled: false, and use HTTP"),
         (spec.protocols.udp.enabled, "protocols.udp", "enabled: false, and use HTTP"),
         (spec.failure.auto_replace, "failure.autoReplace", "autoReplace: false"),
@@ -138,17 +144,28 @@ fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, R
         image: image(spec.image.as_ref(), settings),
         partitions: spec.ring.partitions.try_into().map_err(|_| out_of_range("ring.partitions"))?,
         replication,
+        quorum: spec.replication.quorum,
         conflicts: spec.replication.conflicts,
         durability: spec.durability,
         storage: spec.storage.clone(),
         zones: spec.zones.clone(),
         detect_after: spec.failure.detect_after.clone(),
+        anti_entropy_interval: Some(spec.sync.anti_entropy_interval.clone())
+            .filter(|interval| *interval != SyncSpec::default().anti_entropy_interval),
+        transfer_bytes_per_second: transfer_rate(&spec.sync)?,
         http_port: spec.protocols.http.port.try_into().map_err(|_| out_of_range("protocols.http.port"))?,
         resources: spec.resources.clone(),
         pod: spec.pod.clone(),
         paused: spec.paused,
         operator_namespace: settings.operator_namespace.clone(),
     })
+}
+
+/// None for the default, which is the node's own: a cluster that does not ask for another one gets no new template.
+fn transfer_rate(sync: &SyncSpec) -> Result<Option<u64>, Refusal> {
+    let bytes = |text: &str| quantity::bytes(text).ok_or(Refusal::OutOfRange { field: "sync.transferRate" });
+    let (rate, default) = (bytes(&sync.transfer_rate)?, bytes(&SyncSpec::default().transfer_rate)?);
+    Ok(Some(rate).filter(|rate| *rate != default))
 }
 
 fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
@@ -185,14 +202,24 @@ mod tests {
     fn what_is_not_available_yet_is_refused_all_at_once_with_what_to_write_instead() {
         let wishful = cluster("demo", |spec| {
             spec.replication.mode = Mode::Primary;
-            spec.replication.quorum = Quorum::Sloppy;
             spec.protocols.resp.enabled = true;
             spec.protocols.udp.enabled = true;
             spec.failure.auto_replace = true;
         });
         let refusals = validate(&wishful, &settings()).unwrap_err();
-        assert_eq!(refusals.len(), 5);
+        assert_eq!(refusals.len(), 4);
         assert!(refusals[0].to_string().ends_with("write mode: Leaderless"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_transfer_rate_is_told_in_bytes_unless_it_is_the_default() {
+        let rate = |text: &str| {
+            let cluster = cluster("demo", |spec| spec.sync.transfer_rate = text.to_owned());
+            validate(&cluster, &settings()).map(|cluster| cluster.transfer_bytes_per_second)
+        };
+        assert_eq!(rate("65536Ki"), Ok(None), "64Mi in other words");
+        assert_eq!(rate("100M"), Ok(Some(100_000_000)));
+        assert_eq!(rate("much").unwrap_err(), [Refusal::OutOfRange { field: "sync.transferRate" }]);
     }
 
     #[test]

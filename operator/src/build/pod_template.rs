@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 
 use super::names;
-use crate::crd::{Conflicts, Durability, PullPolicy, ResourcesSpec, Spread};
+use crate::crd::{Conflicts, Durability, PullPolicy, Quorum, ResourcesSpec, Spread};
 use crate::validate::ValidatedCluster;
 
 /// The volume claim template's name.
@@ -135,7 +135,7 @@ fn environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
         Conflicts::Siblings => "siblings",
         Conflicts::LastWriteWins => "last-write-wins",
     };
-    vec![
+    let mut variables = vec![
         from_field("POD_NAME", "metadata.name"),
         from_ring(cluster, "QUORATE_CLUSTER_ID", names::CLUSTER_ID_KEY),
         value("QUORATE_NAME", "$(POD_NAME)"),
@@ -150,7 +150,16 @@ fn environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
         value("QUORATE_DETECT_AFTER", &cluster.detect_after),
         value("QUORATE_DRAIN_TIMEOUT", DRAIN_TIMEOUT),
         value("QUORATE_LOG_FORMAT", "json"),
-    ]
+    ];
+    // What is a node's own default is not said: a new variable would be a new template for every cluster there is.
+    if cluster.quorum == Quorum::Sloppy {
+        variables.push(value("QUORATE_QUORUM", "sloppy"));
+    }
+    let interval = cluster.anti_entropy_interval.as_deref();
+    variables.extend(interval.map(|interval| value("QUORATE_ANTI_ENTROPY_INTERVAL", interval)));
+    let rate = cluster.transfer_bytes_per_second;
+    variables.extend(rate.map(|bytes| value("QUORATE_TRANSFER_RATE", &bytes.to_string())));
+    variables
 }
 
 fn value(name: &str, value: &str) -> EnvVar {

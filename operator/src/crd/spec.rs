@@ -256,7 +256,7 @@ pub struct ReplicationSpec {
     /// W: acknowledgements that decide a write. This version cannot change it once the first epoch is committed.
     #[serde(default = "default::write_quorum")]
     pub write_quorum: i32,
-    /// Who counts. This version knows Strict.
+    /// Who counts.
     #[serde(default = "default::quorum")]
     pub quorum: Quorum,
     /// Who orders writes. This version knows Leaderless.
@@ -285,7 +285,7 @@ impl Default for ReplicationSpec {
 pub enum Quorum {
     /// Owners alone.
     Strict,
-    /// Also a fallback that keeps a hint for an owner that is down. Not in this version.
+    /// Also a fallback that keeps a hint for an owner that is down.
     Sloppy,
 }
 

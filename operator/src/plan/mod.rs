@@ -14,7 +14,7 @@ mod drift;
 mod frozen;
 mod objects;
 mod pods;
-mod quantity;
+pub(crate) mod quantity;
 mod ring;
 #[cfg(test)]
 mod tests;

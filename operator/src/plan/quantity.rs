@@ -2,7 +2,7 @@
 
 /// The value in billionths, exact for every suffix (Ei in billionths stays far below 2^127). None for what is not a
 /// quantity.
-pub(super) fn nanos(text: &str) -> Option<i128> {
+pub(crate) fn nanos(text: &str) -> Option<i128> {
     let end =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(end);
@@ -23,6 +23,13 @@ pub(super) fn nanos(text: &str) -> Option<i128> {
         value = value.checked_add(unit.checked_mul(i128::from(digit.to_digit(10)?))?)?;
     }
     Some(sign * value)
+}
+
+/// A quantity of bytes, rounded up to a whole one.
+pub(crate) fn bytes(text: &str) -> Option<u64> {
+    const NANOS_A_BYTE: i128 = 1_000_000_000;
+    let nanos = nanos(text).filter(|nanos| *nanos >= 0)?;
+    u64::try_from(nanos.checked_add(NANOS_A_BYTE - 1)? / NANOS_A_BYTE).ok()
 }
 
 /// Billionths of one unit with this suffix.
@@ -58,7 +65,7 @@ fn exponent(suffix: &str) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::nanos;
+    use super::{bytes, nanos};
 
     #[test]
     fn equal_values_are_equal_however_they_are_written() {
@@ -75,6 +82,14 @@ mod tests {
             assert_eq!(nanos(left), nanos(right), "{left} and {right}");
             assert!(nanos(left).is_some(), "{left}");
         }
+    }
+
+    #[test]
+    fn bytes_are_whole() {
+        assert_eq!(bytes("64Mi"), Some(64 << 20));
+        assert_eq!(bytes("1.5k"), Some(1500));
+        assert_eq!(bytes("1m"), Some(1));
+        assert_eq!((bytes("-1"), bytes("lots")), (None, None));
     }
 
     #[test]
