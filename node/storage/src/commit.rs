@@ -328,30 +328,30 @@ impl Committer {
 
     /// What a key holds before the group.
     fn base(&self, key: KeyOf<'_>, owned: &Bytes) -> Result<Slot, ReadError> {
-        let Shared { index, .. } = &*self.shared;
-        let nothing = || (VersionSet::default(), false, self.shared.knows_all(key.partition), false);
-        let (set, stored, sure, marked) = match self.shared.read(key)? {
-            Found::Set { set, sure, marked } => (set, true, sure, marked),
-            Found::Removed { sure } => (VersionSet::default(), false, sure, false),
-            Found::Lost => (VersionSet::default(), true, false, false),
-            Found::Nothing => nothing(),
-            Found::Other(owner) => {
-                index.split(key.partition, key.hash, owner);
-                nothing()
-            }
-        };
-        Ok(Slot {
+        let found = self.shared.read(key)?;
+        if let Found::Other(owner) = &found {
+            self.shared.index.split(key.partition, key.hash, owner.clone());
+        }
+        let nothing = Slot {
             partition: key.partition,
             hash: key.hash,
             key: owned.clone(),
-            set,
+            set: VersionSet::default(),
             changed: false,
-            stored,
-            incomplete: !sure,
-            settled: sure && marked,
-            shared: index.is_shared(key.partition, key.hash),
+            stored: false,
+            incomplete: !self.shared.knows_all(key.partition),
+            settled: false,
+            shared: self.shared.index.is_shared(key.partition, key.hash),
             bytes_max: 0,
             next: None,
+        };
+        Ok(match found {
+            Found::Set { set, sure, marked } => {
+                Slot { set, stored: true, incomplete: !sure, settled: sure && marked, ..nothing }
+            }
+            Found::Removed { sure } => Slot { incomplete: !sure, ..nothing },
+            Found::Lost => Slot { stored: true, incomplete: true, ..nothing },
+            Found::Nothing | Found::Other(_) => nothing,
         })
     }
 }
