@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use quorate_admin::types::{Health, StorageState};
-use quorate_replica::{MemberStatus, Stats};
+use quorate_replica::MemberStatus;
 use quorate_storage::{Observer, Usage};
 
 use crate::status::Status;
@@ -39,6 +39,9 @@ pub(crate) struct Metrics {
     storage_writable: IntGauge,
     claimed: IntGauge,
     operations: IntGauge,
+    hints_owed: IntGauge,
+    hint_bytes: IntGauge,
+    hints_oldest: Gauge,
     peer_latency: GaugeVec,
     peer_skew: GaugeVec,
     peer_synced: GaugeVec,
@@ -54,14 +57,14 @@ struct Counted {
     name: &'static str,
     help: &'static str,
     label: Option<(&'static str, &'static str)>,
-    read: fn(&Stats) -> u64,
+    read: fn(&Status) -> u64,
 }
 
 const fn counted(
     name: &'static str,
     help: &'static str,
     label: Option<(&'static str, &'static str)>,
-    read: fn(&Stats) -> u64,
+    read: fn(&Status) -> u64,
 ) -> Counted {
     Counted { name, help, label, read }
 }
@@ -78,34 +81,45 @@ const SYNC_KEYS_HELP: &str = "Keys that anti-entropy moved, by direction.";
 const SYNC_BYTES: &str = "quorate_anti_entropy_bytes_total";
 const SYNC_BYTES_HELP: &str = "Bytes of sets that anti-entropy moved, by direction.";
 
+const HINTS: &str = "quorate_hints_total";
+const HINTS_HELP: &str = "Hints by what became of them: found at the start, stored, delivered and so on.";
+
 /// One line a count.
 #[rustfmt::skip]
 const COUNTED: &[Counted] = &[
-    counted("quorate_forwarded_writes_total", "Writes handed to an owner to coordinate.", None, |s| s.writes_forwarded),
-    counted(ACKS, ACKS_HELP, Some(("outcome", "acknowledged")), |s| s.parts_acknowledged),
-    counted(ACKS, ACKS_HELP, Some(("outcome", "refused")), |s| s.parts_refused),
-    counted(ACKS, ACKS_HELP, Some(("outcome", "unreachable")), |s| s.parts_unreachable),
-    counted(ACKS, ACKS_HELP, Some(("outcome", "lost")), |s| s.parts_lost),
-    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "repaired")), |s| s.read_repairs_done),
-    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "failed")), |s| s.read_repairs_failed),
-    counted("quorate_hedged_reads_total", "Reads that asked one more owner because another was slow.", None, |s| s.hedges),
-    counted("quorate_digest_mismatches_total", "Reads whose owners did not agree.", None, |s| s.digest_mismatches),
-    counted("quorate_sloppy_writes_total", "Writes that were acknowledged with the help of hints.", None, |s| s.sloppy_writes),
-    counted("quorate_sibling_warnings_total", "Writes that left a key with many concurrent values.", None, |s| s.sibling_warnings),
-    counted("quorate_clock_ahead_total", "Stamps of other nodes that were too far in the future to be believed.", None, |s| s.clock_ahead),
-    counted("quorate_stale_messages_total", "Messages that were too old to be taken.", None, |s| s.stale_messages),
-    counted("quorate_gossip_refused_total", "Gossip that made no sense.", None, |s| s.gossip_refused),
-    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "finished")), |s| s.exchanges_finished),
-    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "failed")), |s| s.exchanges_failed),
-    counted("quorate_anti_entropy_differing_keys_total", "Keys in which this node and another owner differed.", None, |s| s.exchange_differing),
-    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "in")), |s| s.exchange_keys_pulled),
-    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "out")), |s| s.exchange_keys_pushed),
-    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "in")), |s| s.exchange_bytes_in),
-    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "out")), |s| s.exchange_bytes_out),
-    counted("quorate_collection_rounds_total", "Times that this node asked all owners whether tombstones may go.", None, |s| s.collection_rounds),
-    counted("quorate_collection_rounds_incomplete_total", "Those in which somebody did not answer.", None, |s| s.collection_rounds_incomplete),
-    counted("quorate_tombstones_cleared_total", "Tombstones that all owners were told may go.", None, |s| s.tombstones_cleared),
-    counted("quorate_tombstones_forgotten_total", "Tombstones that went from this node.", None, |s| s.tombstones_forgotten),
+    counted("quorate_forwarded_writes_total", "Writes handed to an owner to coordinate.", None, |s| s.stats.writes_forwarded),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "acknowledged")), |s| s.stats.parts_acknowledged),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "refused")), |s| s.stats.parts_refused),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "unreachable")), |s| s.stats.parts_unreachable),
+    counted(ACKS, ACKS_HELP, Some(("outcome", "lost")), |s| s.stats.parts_lost),
+    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "repaired")), |s| s.stats.read_repairs_done),
+    counted(REPAIRS, REPAIRS_HELP, Some(("outcome", "failed")), |s| s.stats.read_repairs_failed),
+    counted("quorate_hedged_reads_total", "Reads that asked one more owner because another was slow.", None, |s| s.stats.hedges),
+    counted("quorate_digest_mismatches_total", "Reads whose owners did not agree.", None, |s| s.stats.digest_mismatches),
+    counted("quorate_sloppy_writes_total", "Writes that were acknowledged with the help of hints.", None, |s| s.stats.sloppy_writes),
+    counted("quorate_sibling_warnings_total", "Writes that left a key with many concurrent values.", None, |s| s.stats.sibling_warnings),
+    counted("quorate_clock_ahead_total", "Stamps of other nodes that were too far in the future to be believed.", None, |s| s.stats.clock_ahead),
+    counted("quorate_stale_messages_total", "Messages that were too old to be taken.", None, |s| s.stats.stale_messages),
+    counted("quorate_gossip_refused_total", "Gossip that made no sense.", None, |s| s.stats.gossip_refused),
+    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "finished")), |s| s.stats.exchanges_finished),
+    counted(EXCHANGES, EXCHANGES_HELP, Some(("outcome", "failed")), |s| s.stats.exchanges_failed),
+    counted("quorate_anti_entropy_differing_keys_total", "Keys in which this node and another owner differed.", None, |s| s.stats.exchange_differing),
+    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "in")), |s| s.stats.exchange_keys_pulled),
+    counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "out")), |s| s.stats.exchange_keys_pushed),
+    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "in")), |s| s.stats.exchange_bytes_in),
+    counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "out")), |s| s.stats.exchange_bytes_out),
+    counted("quorate_partitions_healed_total", "Partitions that got back from other owners what rotted here.", None, |s| s.stats.partitions_healed),
+    counted(HINTS, HINTS_HELP, Some(("event", "recovered")), |s| s.hints.recovered),
+    counted(HINTS, HINTS_HELP, Some(("event", "stored")), |s| s.hints.written),
+    counted(HINTS, HINTS_HELP, Some(("event", "delivered")), |s| s.hints.delivered),
+    counted(HINTS, HINTS_HELP, Some(("event", "superseded")), |s| s.hints.superseded),
+    counted(HINTS, HINTS_HELP, Some(("event", "handed_over")), |s| s.hints.handed_over),
+    counted(HINTS, HINTS_HELP, Some(("event", "lost")), |s| s.hints.lost),
+    counted(HINTS, HINTS_HELP, Some(("event", "refused")), |s| s.hints.refused),
+    counted("quorate_collection_rounds_total", "Times that this node asked all owners whether tombstones may go.", None, |s| s.stats.collection_rounds),
+    counted("quorate_collection_rounds_incomplete_total", "Those in which somebody did not answer.", None, |s| s.stats.collection_rounds_incomplete),
+    counted("quorate_tombstones_cleared_total", "Tombstones that all owners were told may go.", None, |s| s.stats.tombstones_cleared),
+    counted("quorate_tombstones_forgotten_total", "Tombstones that went from this node.", None, |s| s.stats.tombstones_forgotten),
 ];
 
 /// Makes a series and registers it. Names are fixed here, so a clash is a defect that the first start shows.
@@ -188,6 +202,15 @@ impl Metrics {
                 "quorate_operations_in_progress",
                 "Operations, calls to peers and repairs that this node works on.",
             ),
+            hints_owed: gauge("quorate_hints_owed", "Hints that this node keeps for others."),
+            hint_bytes: gauge("quorate_hint_bytes", "Bytes of the hints that this node keeps for others."),
+            hints_oldest: register(
+                r,
+                Gauge::new(
+                    "quorate_hints_oldest_timestamp_seconds",
+                    "When the oldest hint that this node keeps was stored, 0 for none.",
+                ),
+            ),
             peer_latency: by_peer("quorate_peer_latency_seconds", "Smoothed time until a peer answers."),
             peer_skew: by_peer(
                 "quorate_peer_clock_skew_seconds",
@@ -236,7 +259,7 @@ impl Metrics {
     pub(crate) fn update(&self, status: &Status, health: &Health, usage: &Usage) {
         for (series, Counted { read, .. }) in self.counted.iter().zip(COUNTED) {
             // Two readings may come in any order; a counter never falls.
-            series.inc_by(read(&status.stats).saturating_sub(series.get()));
+            series.inc_by(read(status).saturating_sub(series.get()));
         }
         self.ready.set(health.ready.into());
         self.claimed.set(status.claimed.into());
@@ -253,6 +276,11 @@ impl Metrics {
         for (state, count) in status.counts() {
             self.members.with_label_values(&[state]).set(count);
         }
+        let owed = || status.owed.values();
+        let oldest_unix_ms = owed().filter_map(|owed| owed.oldest_unix_ms).min().unwrap_or(0);
+        self.hints_owed.set(owed().map(|owed| owed.hints).sum::<u64>() as i64);
+        self.hint_bytes.set(owed().map(|owed| owed.bytes).sum::<u64>() as i64);
+        self.hints_oldest.set(oldest_unix_ms as f64 / 1000.0);
         self.update_peers(&status.members);
     }
 

@@ -1,11 +1,12 @@
 //! How the node is doing, in one reading of the replica.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quorate_admin::types::{self, Health, Identity, MemberView, Members, NodeStatus, StorageState};
 use quorate_core::NodeId;
+use quorate_core::handoff::{Books, Owed};
 use quorate_core::membership::{NodeInfo, State};
 use quorate_core::ring::{Epoch, MemberState};
 use quorate_replica::{MemberStatus, Stats};
@@ -20,6 +21,10 @@ pub(crate) struct Status {
     /// Every other node that is known.
     pub(crate) members: Vec<MemberStatus>,
     pub(crate) stats: Stats,
+    /// What this node owes to whom.
+    pub(crate) owed: BTreeMap<NodeId, Owed>,
+    /// What became of the hints that this node took.
+    pub(crate) hints: Books,
     /// Operations, calls and repairs.
     pub(crate) in_progress: usize,
 }
@@ -64,6 +69,8 @@ impl Node {
             claimed: replica.is_claimed(),
             members: replica.members().collect(),
             stats: replica.stats(),
+            owed: replica.hints_owed().map(|owed| (owed.target, owed)).collect(),
+            hints: replica.hint_books(),
             in_progress: replica.in_progress(),
         })
         .await
@@ -131,6 +138,8 @@ impl Node {
             latency_micros: None,
             clock_skew_ms: None,
             last_full_sync_unix_ms: None,
+            hints_owed: status.owed.get(&node.id).map_or(0, |owed| owed.hints),
+            hint_bytes_owed: status.owed.get(&node.id).map_or(0, |owed| owed.bytes),
         };
         let other = |member: &MemberStatus| MemberView {
             latency_micros: member

@@ -64,6 +64,12 @@ pub struct MemberView {
     /// When all that is shared with it was last found, or made, equal, in Unix milliseconds; absent when never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_full_sync_unix_ms: Option<u64>,
+    /// Hints that the observer keeps for it.
+    #[serde(default)]
+    pub hints_owed: u64,
+    /// What they take, in bytes.
+    #[serde(default)]
+    pub hint_bytes_owed: u64,
 }
 
 /// The members as one node sees them, itself included.
