@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod antientropy;
+mod bounded;
 pub mod causality;
 pub mod collection;
 pub mod handoff;

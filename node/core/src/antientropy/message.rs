@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{FANOUT, Parcel, Prefix};
+use crate::bounded;
 use crate::causality::VersionSet;
 use crate::limits::{KEY_BYTES_MAX, PARTITIONS_MAX};
 use crate::ring::{Partition, PartitionCount};
@@ -44,6 +45,7 @@ pub struct Items {
     /// moment knows all that the sender held at that moment (INV-NOZOMBIE, [`crate::collection`]).
     pub sent: u64,
     /// The keys and their sets.
+    #[serde(deserialize_with = "bounded::list::<_, _, ITEMS_MAX>")]
     pub items: Vec<Item>,
 }
 
@@ -100,6 +102,7 @@ pub enum Reply {
     /// In the order of the request; none where the responder keeps no finer cells.
     Children {
         /// One each.
+        #[serde(deserialize_with = "bounded::list::<_, _, PREFIXES_MAX>")]
         cells: Vec<Option<[u64; FANOUT]>>,
     },
     /// All entries below the prefixes from the request's `from` up to `through`.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Mark;
+use crate::bounded;
 use crate::id::NodeId;
 use crate::limits::{KEY_BYTES_MAX, MEMBERS_MAX};
 use crate::ring::{Partition, PartitionCount};
@@ -43,6 +44,7 @@ pub enum Request {
         /// Of all keys.
         partition: Partition,
         /// What is to be forgotten.
+        #[serde(deserialize_with = "bounded::list::<_, _, CANDIDATES_MAX>")]
         candidates: Vec<Candidate>,
     },
     /// Everybody: "Take nothing more that was sent before these marks. Of which keys do you keep no hint?"
@@ -54,6 +56,7 @@ pub enum Request {
         /// The owners.
         floors: Vec<(NodeId, Mark)>,
         /// Those that all owners confirmed.
+        #[serde(deserialize_with = "bounded::list::<_, _, CANDIDATES_MAX>")]
         keys: Vec<Bytes>,
     },
     /// An owner: "Take nothing more that was sent before these marks, and forget these."
@@ -65,6 +68,7 @@ pub enum Request {
         /// The owners and the fallbacks.
         floors: Vec<(NodeId, Mark)>,
         /// Those that everybody cleared.
+        #[serde(deserialize_with = "bounded::list::<_, _, CANDIDATES_MAX>")]
         candidates: Vec<Candidate>,
     },
 }
