@@ -75,6 +75,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Let fuzz targets run by name (all without a name), each for a while
+    Fuzz {
+        /// Names of fuzz targets
+        targets: Vec<String>,
+        /// How long each runs
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        seconds: u64,
+    },
     /// Write the generated files: the CRD, its copy in the chart, the reference pages
     Generate,
 }
@@ -104,6 +112,7 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
         Chore::Down => cluster::down(&workspace),
         Chore::E2e { names, context } => cluster::test(&workspace, &names, context.as_deref()),
         Chore::Sim { arguments } => sim::run(&workspace, &arguments),
+        Chore::Fuzz { targets, seconds } => steps::fuzz::chore(&workspace, &targets, seconds),
         Chore::Generate => generate::write(&workspace).map(|()| true),
     }
 }

@@ -5,6 +5,7 @@ mod api_server;
 mod cargo;
 mod chart;
 mod e2e;
+pub(crate) mod fuzz;
 mod generated;
 mod imports;
 mod links;
@@ -25,6 +26,7 @@ pub(crate) const ALL: &[Step] = &[
     on_machine("clippy", "clippy has nothing to say", cargo::clippy),
     on_machine("docs", "the documentation of the code builds", cargo::docs),
     on_machine("tests", "unit, property and process tests", cargo::tests),
+    on_machine("fuzz", "decoders stand whatever bytes come", fuzz::run),
     on_machine("simulation", "hundreds of simulated clusters keep what they promise", simulation::seeds),
     on_machine("bugs", "the simulator catches every planted bug", simulation::bugs),
     on_machine("generated", "generated files are up to date", generated::run),

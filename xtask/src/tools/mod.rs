@@ -3,6 +3,7 @@
 //!
 //! Invariant: a tool's folder is there whole or not at all; it is made beside its place and moved there.
 
+pub(crate) mod cplusplus;
 pub(crate) mod helm;
 pub(crate) mod promtool;
 pub(crate) mod python;
