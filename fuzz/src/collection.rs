@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::collection::{
-    Action, Answer, Candidate, Floors, Holder, Mark, Outcome, Reply, Request, Round, answer,
+    Action, Answer, Candidate, Floors, Holder, Mark, Outcome, Reply, Request, Round, Turned, answer,
 };
 use quorate_core::ring::{Partition, PartitionCount, key_hash};
 use serde::{Deserialize, Serialize};
@@ -68,8 +68,11 @@ fn takes_part(request: Request, floors: &mut Floors) {
             let Request::Collect { floors: marks, .. } = asked else {
                 unreachable!("only a collect forgets")
             };
-            let old = |&(sender, mark): &(NodeId, Mark)| floors.admit(sender, mark).is_err();
-            assert!(marks.iter().all(old), "what is collected can come back");
+            let mut old = |&(sender, mark): &(NodeId, Mark)| {
+                // Once the sender is known, it is told from nobody by the floor alone.
+                floors.raise(sender, Mark::default()) && floors.admit(sender, mark) == Err(Turned::Late)
+            };
+            assert!(marks.iter().all(&mut old), "what is collected can come back");
         }
         Ok(Answer::Reply(_)) | Err(_) => {}
     }
