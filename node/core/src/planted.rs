@@ -41,7 +41,7 @@ pub enum Bug {
     ExpireLocally,
     /// A timeout is told as "not written".
     TimeoutMeansNotWritten,
-    /// Recovery stops at the first damaged group, wherever it is, and serves the rest.
+    /// What rotted counts as never written.
     IgnoreRot,
     /// A failed sync is tried again on the same file.
     RetrySync,

@@ -12,7 +12,7 @@ use crate::check::{answers, overlap};
 use crate::clock::unix_ms;
 use crate::dice::Dice;
 use crate::history::{KeyId, Op, OpId, Outcome, Verdict, What, key_name, mark_of_delete, value};
-use crate::scenario::{ClientPlan, SETTLED};
+use crate::scenario::{CLIENTS_END, ClientPlan, SETTLED};
 use crate::trace::shown;
 use crate::world::{Event, Input, Reply, World};
 
@@ -133,7 +133,11 @@ impl World {
         let settled = self.now >= SETTLED;
         let machine = self.choose_machine(client);
         let asker = &mut self.clients[client];
-        let consistency = if settled { Consistency::Configured } else { asker.consistency() };
+        let consistency = match settled {
+            true if self.now >= CLIENTS_END => Consistency::All,
+            true => Consistency::Configured,
+            false => asker.consistency(),
+        };
         let op = self.history.begin(Op {
             client,
             key,
@@ -151,6 +155,11 @@ impl World {
         let takes = self.network.delay();
         self.after(takes, Event::Request { op });
         Ok(())
+    }
+
+    /// Reads a key at all of its owners.
+    pub(crate) fn sweep_key(&mut self, key: KeyId) -> Verdict {
+        self.issue(0, key, What::Read, Context::default(), Then::Nothing)
     }
 
     /// Mostly the node that a client likes; when faults are over, one of the ring.
@@ -242,7 +251,7 @@ impl World {
         let (client, key, is_write, began) = (op.client, op.key, op.is_write(), op.began);
         self.trace.say(|| format!("client {client} hears of #{id}: {}", told(&reply)));
         if let Reply::Answer(answer) = &reply
-            && began >= SETTLED
+            && (SETTLED..CLIENTS_END).contains(&began)
             && !self.is_excused(answer)
         {
             answers::when_settled(id, answer)?;
@@ -265,6 +274,9 @@ impl World {
         self.history.end(id, self.now, outcome);
         if let Reply::Answer(Answer::Found(found)) = reply {
             self.check_read(id, &found.set)?;
+            if began >= CLIENTS_END {
+                self.swept.insert(key);
+            }
             let context = found.set.context().clone();
             self.clients[client].remember(key, context.clone());
             if let Then::Write(what) = then

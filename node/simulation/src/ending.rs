@@ -8,7 +8,7 @@ use quorate_core::ring::Partition;
 use quorate_storage::HINTS;
 
 use crate::check::{ack, bound, converge, hint, quiet};
-use crate::history::{KeyId, Verdict, When, key_name};
+use crate::history::{KeyId, OpId, Verdict, When, key_name};
 use crate::world::World;
 
 impl World {
@@ -33,6 +33,26 @@ impl World {
         let process = self.machines[machine].process.as_ref()?;
         let set = process.engine.get(self.partition_of(key), &key_name(key)).ok()?;
         Some((machine, set.unwrap_or_default()))
+    }
+
+    /// A write was acknowledged that never crossed the wire: an owner has it.
+    pub(crate) fn look_for(&mut self, id: OpId) -> Verdict {
+        let key = self.history.op(id).key;
+        let owners: Vec<NodeId> = self.epoch.owners(self.partition_of(key)).map(|owner| owner.id).collect();
+        for owner in owners {
+            if let Some((_, set)) = self.held(owner, key) {
+                self.history.observe(Some(key), &set)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where nobody compares owners in the background, reads at all of them repair what they meet.
+    pub(crate) fn sweep(&mut self) -> Verdict {
+        if !self.scenario.anti_entropy.is_zero() || self.clients.is_empty() {
+            return Ok(());
+        }
+        self.history.keys().try_for_each(|key| self.sweep_key(key))
     }
 
     pub(crate) fn check_end(&mut self) -> Verdict {
@@ -82,7 +102,7 @@ impl World {
         let owners: Vec<NodeId> = self.epoch.owners(self.partition_of(key)).map(|owner| owner.id).collect();
         let held: Vec<_> = owners.iter().filter_map(|owner| self.held(*owner, key)).collect();
         let lost = self.count_owners(key, &self.lost);
-        if !self.scenario.anti_entropy.is_zero() {
+        if !self.scenario.anti_entropy.is_zero() || self.swept.contains(&key) {
             converge::equal(key, &held)?;
         }
         let mut together = VersionSet::default();

@@ -109,10 +109,12 @@ impl World {
             FaultKind::Delay { per_mille } => {
                 self.network.more_late_per_mille = self.network.more_late_per_mille.saturating_sub(per_mille);
             }
-            FaultKind::Pause { .. }
-            | FaultKind::FailingSyncs { .. }
-            | FaultKind::FailingWrites { .. }
-            | FaultKind::Break { .. } => {}
+            FaultKind::FailingSyncs { node, .. } => {
+                let mut dice = Dice::new(self.scenario.faults[number].dice);
+                self.crash(node, 0, &mut dice);
+                self.after(BEGIN_ANEW, Event::Start { machine: node });
+            }
+            FaultKind::Pause { .. } | FaultKind::FailingWrites { .. } | FaultKind::Break { .. } => {}
         }
         Ok(())
     }
@@ -170,7 +172,7 @@ impl World {
         self.machines[node].disk.crash(dice.roll());
     }
 
-    /// A bit of a sealed segment changes, and the node starts anew. The end of the log is left alone: there rot cannot be
+    /// Bits of a sealed segment change, and the node starts anew. The end of the log is left alone: there rot cannot be
     /// told from a write that the power cut tore.
     fn rot(&mut self, node: usize, dice: &mut Dice) {
         self.stop(node);
@@ -184,9 +186,11 @@ impl World {
             return;
         }
         let name = &names[dice.below(names.len() as u64) as usize];
-        let length = disk.bytes(name).map_or(0, |bytes| bytes.len());
-        if length > 0 && disk.rot(name, dice.below(length as u64) as usize, dice.below(8) as u8) {
-            self.lost.insert(self.machines[node].documents.node);
+        let length = disk.bytes(name).map_or(0, |bytes| bytes.len() as u64);
+        for _ in 0..dice.pick(&[1, 10, 100]) {
+            if length > 0 && disk.rot(name, dice.below(length) as usize, dice.below(8) as u8) {
+                self.lost.insert(self.machines[node].documents.node);
+            }
         }
     }
 

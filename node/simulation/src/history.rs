@@ -227,10 +227,15 @@ impl History {
         0..self.writes.len()
     }
 
-    /// The writes of a key that were acknowledged.
+    /// Whether nobody has seen yet which event a write became.
+    pub(crate) fn is_unseen(&self, id: OpId) -> bool {
+        self.op(id).events.is_empty()
+    }
+
+    /// The writes of a key that were acknowledged, and of which it is known which event they became.
     pub(crate) fn acknowledged(&self, key: KeyId) -> impl Iterator<Item = (OpId, &Op, u8)> {
         self.writes.get(key).into_iter().flatten().filter_map(|&id| match self.op(id).outcome {
-            Outcome::Acknowledged { owners } => Some((id, self.op(id), owners)),
+            Outcome::Acknowledged { owners } if !self.is_unseen(id) => Some((id, self.op(id), owners)),
             _ => None,
         })
     }

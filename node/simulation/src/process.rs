@@ -532,6 +532,9 @@ impl World {
             return Err(answers::twice(ticket));
         };
         pending.run = None;
+        if matches!(answer, Answer::Written(_)) && self.history.is_unseen(ticket) {
+            self.look_for(ticket)?;
+        }
         self.after(takes, Event::Answered { op: ticket, answer: Reply::Answer(answer) });
         Ok(())
     }

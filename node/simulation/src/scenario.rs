@@ -95,11 +95,11 @@ pub(crate) enum FaultKind {
     SlowDisk { node: usize, factor: u32 },
     /// There is no more room.
     FullDisk { node: usize },
-    /// Some syncs fail.
+    /// Some syncs fail, and soon after the power goes.
     FailingSyncs { node: usize, count: u32 },
     /// Some writes fail, halfway.
     FailingWrites { node: usize, count: u32 },
-    /// A bit of a sealed segment changes; the node starts anew.
+    /// Bits of a sealed segment change; the node starts anew.
     Rot { node: usize },
     /// The disk is lost with the node, which comes back with an empty one.
     LostDisk { node: usize },
@@ -308,8 +308,8 @@ fn draw_fault(dice: &mut Dice, nodes: usize, node: usize) -> (FaultKind, Duratio
         24..32 => (FaultKind::Pause { node }, short),
         32..37 => (FaultKind::SlowNode { node, factor: dice.between(5, 200) as u32 }, long),
         37..43 => (FaultKind::SlowDisk { node, factor: dice.between(5, 200) as u32 }, long),
-        43..47 => (FaultKind::FullDisk { node }, long),
-        47..50 => (FaultKind::FailingSyncs { node, count: dice.between(1, 2) as u32 }, ms(1)),
+        43..46 => (FaultKind::FullDisk { node }, long),
+        46..50 => (FaultKind::FailingSyncs { node, count: dice.between(1, 2) as u32 }, short / 4),
         50..52 => (FaultKind::FailingWrites { node, count: dice.between(1, 3) as u32 }, ms(1)),
         52..56 => (FaultKind::Rot { node }, short),
         56..60 => (FaultKind::LostDisk { node }, short),

@@ -13,7 +13,7 @@ use crate::check::hint::Hints;
 use crate::client::{Client, Pending};
 use crate::clock::Clock;
 use crate::dice::Dice;
-use crate::history::{History, OpId, Verdict, Violation};
+use crate::history::{History, KeyId, OpId, Verdict, Violation};
 use crate::machine::{Documents, Machine};
 use crate::network::Network;
 use crate::queue::Queue;
@@ -26,6 +26,8 @@ pub(crate) const CLUSTER: ClusterId = ClusterId::from_u128(0x51);
 pub(crate) const DISK_BYTES: u64 = 4 << 30;
 /// How often the epoch is pushed to nodes that have none.
 const PUSH_INTERVAL: Duration = Duration::from_millis(700);
+/// How long after the last request of clients keys are read at all owners.
+const SWEEP_AFTER: Duration = Duration::from_secs(3);
 /// A run that takes more events than this is stuck.
 const EVENTS_MAX: u64 = 30_000_000;
 
@@ -65,6 +67,8 @@ pub(crate) enum Event {
     Break { one: usize, other: usize },
     /// Nothing goes wrong any more.
     SafetyEnds,
+    /// What only reads repair is read.
+    Sweep,
     /// All is looked at.
     End,
 }
@@ -132,6 +136,8 @@ pub(crate) struct World {
     pub(crate) forgetful: BTreeSet<NodeId>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) succeeded: u64,
+    /// Keys that were read at all owners at the end.
+    pub(crate) swept: BTreeSet<KeyId>,
     /// Faults are over.
     pub(crate) is_safe: bool,
 }
@@ -176,6 +182,7 @@ impl World {
             forgetful: BTreeSet::new(),
             faults: BTreeMap::new(),
             succeeded: 0,
+            swept: BTreeSet::new(),
             is_safe: false,
             scenario,
         };
@@ -198,6 +205,7 @@ impl World {
         }
         self.plan_faults();
         self.queue.push(SAFETY, Event::SafetyEnds);
+        self.queue.push(CLIENTS_END + SWEEP_AFTER, Event::Sweep);
         self.queue.push(END, Event::End);
     }
 
@@ -258,6 +266,7 @@ impl World {
                 Ok(())
             }
             Event::SafetyEnds => self.safety_ends(),
+            Event::Sweep => self.sweep(),
             Event::End => Ok(()),
         }
     }

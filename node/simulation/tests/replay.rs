@@ -1,0 +1,42 @@
+//! One seed, one run: the same trace, to the byte, whoever looks.
+
+use quorate_simulation::{Scenario, run, shrink};
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let scenario = Scenario::draw(3);
+    let (first, second) = (run(&scenario, false), run(&scenario, true));
+    assert_eq!(first.hash, second.hash);
+    assert_eq!(first.operations, second.operations);
+    assert!(first.operations > 100 && first.violation.is_none(), "{:?}", first.violation);
+    assert!(first.lines.is_empty() && !second.lines.is_empty());
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    assert_ne!(run(&Scenario::draw(3), false).hash, run(&Scenario::draw(4), false).hash);
+}
+
+#[test]
+fn what_does_not_fail_cannot_be_shrunk_away() {
+    let scenario = Scenario::draw(3);
+    let (smaller, _) = shrink(&scenario, "INV-NONE");
+    assert_eq!(smaller.to_string(), scenario.to_string());
+}
+
+/// Every checker is checked by the step `bugs` of `cargo xtask test`; this is the quickest of them.
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_planted_bug_is_caught_and_its_schedule_shrunk() {
+    use quorate_core::planted::{Bug, plant};
+    plant(Some(Bug::ReadOneFewer));
+    let caught = (1..=20).find_map(|seed| {
+        let scenario = Scenario::draw(seed);
+        run(&scenario, false).violation.map(|violation| (scenario, violation))
+    });
+    let (scenario, violation) = caught.unwrap();
+    let (smaller, runs) = shrink(&scenario, violation.invariant);
+    assert!(runs > 0 && smaller.to_string().lines().count() < scenario.to_string().lines().count());
+    assert_eq!(run(&smaller, false).violation.unwrap().invariant, violation.invariant);
+    plant(None);
+}
