@@ -37,7 +37,11 @@ impl<S: Storage> Replica<S> {
                     let (node, state) = (view.node.id, view.state);
                     self.effects.push(Effect::Changed(view));
                     match state {
-                        State::Down => self.lose_calls(node),
+                        State::Down => {
+                            self.lose_calls(node);
+                            // Whoever was removed is not gossiped with any more, and finds that all are down: they tell.
+                            self.fetch_epoch(node);
+                        }
                         State::Up => {
                             self.ask_mark(node);
                             self.exchange_soon(node);

@@ -54,7 +54,7 @@ enum Stage {
     /// Another owner coordinates it; these may be tried when it cannot be reached.
     Forwarded { write: ClientWrite, others: Vec<NodeId> },
     /// The local store makes the dot.
-    Preparing { needed: u8 },
+    Preparing { needed: u8, write: ClientWrite },
     /// It is on its way to the owners.
     Spreading {
         quorum: WriteQuorum,
@@ -92,7 +92,7 @@ impl<S: Storage> Replica<S> {
         let is_owner = epoch.owns(self.id(), partition);
         let stage = if is_owner {
             self.expect_reachable(&epoch, partition, needed)?;
-            Stage::Preparing { needed }
+            Stage::Preparing { needed, write: write.clone() }
         } else {
             Stage::Forwarded { write: write.clone(), others: self.forward_targets(&epoch, partition) }
         };
@@ -154,7 +154,7 @@ impl<S: Storage> Replica<S> {
     /// The set is known: the other owners get it.
     pub(crate) fn prepared(&mut self, operation: u64, set: VersionSet) {
         let Some(op) = self.writes.get_mut(&operation) else { return };
-        let Stage::Preparing { needed } = op.stage else { return };
+        let Stage::Preparing { needed, .. } = op.stage else { return };
         let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
         let quorum = WriteQuorum::new(owners.iter().copied(), needed, self.config.kind);
         let bytes = set_bytes(&set);
@@ -230,6 +230,22 @@ impl<S: Storage> Replica<S> {
         }
     }
 
+    /// This owner cannot coordinate a write that a client brought: another one may.
+    fn refused_here(&mut self, operation: u64, write: ClientWrite, refusal: Refusal) {
+        let us = self.id();
+        let Some(op) = self.writes.get(&operation) else { return };
+        if !matches!(op.origin, Some(Origin::Client { .. })) || !another_may(&refusal) {
+            return self.finish_write(operation, Err(refusal));
+        }
+        let (epoch, partition) = (op.epoch.clone(), op.partition);
+        let mut others = self.forward_targets(&epoch, partition);
+        others.retain(|owner| *owner != us);
+        if let Some(op) = self.writes.get_mut(&operation) {
+            op.stage = Stage::Forwarded { write, others };
+        }
+        self.forward_next(operation, refusal);
+    }
+
     /// The local part is durable, or never will be.
     pub(crate) fn stored(&mut self, operation: u64, result: Result<Committed, WriteError>) {
         let us = self.id();
@@ -239,7 +255,10 @@ impl<S: Storage> Replica<S> {
         }
         match (result.map_err(refusal), &op.stage) {
             // Refused before it was prepared: no owner was sent anything.
-            (Err(refusal), Stage::Preparing { .. }) => self.finish_write(operation, Err(refusal)),
+            (Err(refusal), Stage::Preparing { write, .. }) => {
+                let write = write.clone();
+                self.refused_here(operation, write, refusal);
+            }
             (Ok(_), _) => {
                 self.settle(operation, |quorum| quorum.acknowledged(us));
                 self.resend_stale(operation);
@@ -379,7 +398,7 @@ impl<S: Storage> Replica<S> {
                 return self.remove_write(operation);
             }
             // The disk hangs, or the owner that coordinates it: it cannot be taken back.
-            Stage::Preparing { needed } => *needed,
+            Stage::Preparing { needed, .. } => *needed,
             Stage::Forwarded { .. } => op.epoch.replication().write_quorum,
         };
         let refusal = if planted::is(Bug::TimeoutMeansNotWritten) {
