@@ -41,8 +41,6 @@ pub enum Bug {
     ExpireLocally,
     /// A timeout is told as "not written".
     TimeoutMeansNotWritten,
-    /// What rotted counts as never written.
-    IgnoreRot,
     /// A failed sync is tried again on the same file.
     RetrySync,
     /// Read repair gives the stale replica nothing.
@@ -51,7 +49,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 19] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -69,7 +67,6 @@ impl Bug {
         Bug::SkipExchange,
         Bug::ExpireLocally,
         Bug::TimeoutMeansNotWritten,
-        Bug::IgnoreRot,
         Bug::RetrySync,
         Bug::SkipReadRepair,
     ];

@@ -8,6 +8,7 @@ use quorate_core::ring::Partition;
 use quorate_storage::HINTS;
 
 use crate::check::{ack, bound, converge, hint, quiet};
+use crate::clock::unix_ms;
 use crate::history::{KeyId, OpId, Verdict, When, key_name};
 use crate::world::World;
 
@@ -103,7 +104,7 @@ impl World {
         let held: Vec<_> = owners.iter().filter_map(|owner| self.held(*owner, key)).collect();
         let lost = self.count_owners(key, &self.lost);
         if !self.scenario.anti_entropy.is_zero() || self.swept.contains(&key) {
-            converge::equal(key, &held)?;
+            converge::equal(key, &held, unix_ms(self.now))?;
         }
         let mut together = VersionSet::default();
         for (_, set) in &held {

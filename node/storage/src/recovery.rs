@@ -13,7 +13,6 @@ use std::thread;
 
 use bytes::Bytes;
 use quorate_core::NodeId;
-use quorate_core::planted::{self, Bug};
 use quorate_core::ring::{Partition, key_hash};
 
 use crate::catalogue::{self, CATALOGUE_SUFFIX, Catalogue, Item};
@@ -225,7 +224,7 @@ impl Recoverer<'_> {
         let length = found.file.length().map_err(failed(format!("reading {}", found.name)))?;
         let bytes = read_prefix(&*found.file, length).map_err(failed(format!("reading {}", found.name)))?;
         let scan = Scan::of(&bytes, header.salt, expected);
-        if scan.ending == Ending::Rotten && !planted::is(Bug::IgnoreRot) {
+        if scan.ending == Ending::Rotten {
             let reason = format!("what was written at byte {} was changed by the disk", scan.end);
             return self.quarantine(found, &reason).map(|()| false);
         }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
-use quorate_core::planted::{self, Bug};
 use quorate_core::ring::Partition;
 
 use crate::catalogue;
@@ -127,9 +126,6 @@ impl Shared {
             Some((record, set))
         });
         let Some((record, set)) = sound else {
-            if planted::is(Bug::IgnoreRot) {
-                return Found::Nothing;
-            }
             self.lose(key, entry, segment);
             return Found::Lost;
         };
