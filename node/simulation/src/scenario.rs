@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use quorate_core::causality::Policy;
+use quorate_core::causality::{CLOCK_AHEAD_MAX_MS, Policy};
 use quorate_core::quorum::QuorumKind;
 use quorate_core::ring::Replication;
 
@@ -219,6 +219,15 @@ impl Scenario {
             _ => 0,
         });
         ahead.max().unwrap_or(0) + DRIFT_MS_MAX
+    }
+
+    /// Whether all clocks stay so close to each other that they believe each other.
+    pub(crate) fn clocks_are_believed(&self) -> bool {
+        let behind = self.faults.iter().map(|fault| match fault.kind {
+            FaultKind::ClockJump { offset_ms, .. } => offset_ms.min(0).unsigned_abs(),
+            _ => 0,
+        });
+        self.clock_ahead_ms() + behind.max().unwrap_or(0) + DRIFT_MS_MAX < CLOCK_AHEAD_MAX_MS
     }
 
     /// Disks that may be lost so that what was acknowledged is still there, and can still be read.

@@ -166,7 +166,7 @@ impl World {
         let network = Network::new(scenario.network, dice.fork());
         let clients = scenario.clients.iter().map(|plan| Client::new(plan.clone())).collect();
         let mut world = Self {
-            history: History::new(scenario.policy, scenario.clock_ahead_ms()),
+            history: History::new(scenario.policy, scenario.clock_ahead_ms(), scenario.clocks_are_believed()),
             now: Duration::ZERO,
             queue: Queue::new(),
             trace: Trace::new(lines),
