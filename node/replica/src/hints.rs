@@ -22,6 +22,8 @@ use crate::serve::{MergeFor, refusal};
 use crate::storage::Storage;
 use crate::timers::Timer;
 
+/// How often a hint is sent again at once because something was collected while it was on its way.
+const RESENDS_MAX: u8 = 8;
 /// Records that one step of the recovery reads.
 const PAGE: usize = 256;
 
@@ -41,6 +43,8 @@ struct OnItsWay {
     revision: u64,
     digest: u64,
     open: usize,
+    /// How often it was read and sent again because something was collected meanwhile.
+    resends: u8,
 }
 
 pub(crate) struct Handoff {
@@ -196,23 +200,24 @@ impl<S: Storage> Replica<S> {
         let up = |id: NodeId| id == us || membership.get(id).is_some_and(|known| known.state.is_live());
         let route = |target, partition| route(&epoch, target, partition, up);
         let deliveries = self.handoff.hints.next(self.now.mono, route);
-        deliveries.into_iter().for_each(|delivery| self.read_hint(delivery));
+        deliveries.into_iter().for_each(|delivery| self.read_hint(delivery, 0));
         self.schedule_handoff();
     }
 
-    fn read_hint(&mut self, delivery: Delivery) {
+    fn read_hint(&mut self, delivery: Delivery, resends: u8) {
         // Drawn before the set is read: see `content`.
         let (sent, inbox) = (self.next_sent(), self.inbox.clone());
         let record_key = delivery.name.to_record_key();
         self.storage.read_later(Box::new(move |store| {
             let result = store.get(HINTS, &record_key);
-            inbox(Completion(Done::HintRead { delivery, sent, result }));
+            inbox(Completion(Done::HintRead { delivery, resends, sent, result }));
         }));
     }
 
     pub(crate) fn hint_read(
         &mut self,
         delivery: Delivery,
+        resends: u8,
         sent: u64,
         result: Result<Option<VersionSet>, ReadError>,
     ) {
@@ -224,7 +229,7 @@ impl<S: Storage> Replica<S> {
         let number = self.next_number();
         let (digest, open) = (set.digest(), to.len());
         let (partition, key) = (name.partition, name.key.clone());
-        self.handoff.deliveries.insert(number, OnItsWay { name, revision, digest, open });
+        self.handoff.deliveries.insert(number, OnItsWay { name, revision, digest, open, resends });
         for node in to {
             let (key, set) = (key.clone(), set.clone());
             if node == self.id() {
@@ -256,7 +261,17 @@ impl<S: Storage> Replica<S> {
 
     pub(crate) fn handoff_answered(&mut self, number: u64, node: NodeId, ending: &Ending) {
         let applied = matches!(ending, Ending::Response(Response::Applied));
-        self.handoff_ended(number, node, applied);
+        let stale = matches!(ending, Ending::Response(Response::Refused(Refusal::Stale)));
+        let may = |delivery: &&mut OnItsWay| stale && delivery.resends < RESENDS_MAX;
+        let Some(delivery) = self.handoff.deliveries.get_mut(&number).filter(may) else {
+            return self.handoff_ended(number, node, applied);
+        };
+        delivery.open -= 1;
+        let (name, revision, resends) = (delivery.name.clone(), delivery.revision, delivery.resends + 1);
+        if delivery.open == 0 {
+            self.handoff.deliveries.remove(&number);
+        }
+        self.read_hint(Delivery { name, to: vec![node], revision }, resends);
     }
 
     pub(crate) fn hint_forgotten(&mut self, name: &HintName, removed: bool) {

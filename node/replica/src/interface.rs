@@ -239,7 +239,7 @@ pub(crate) enum Done {
     /// Some of the hints that earlier starts have kept.
     HintsRead { page: Page },
     /// A hint that is to be delivered.
-    HintRead { delivery: Delivery, sent: u64, result: Result<Option<VersionSet>, ReadError> },
+    HintRead { delivery: Delivery, resends: u8, sent: u64, result: Result<Option<VersionSet>, ReadError> },
     /// A partition is served again, or could not be.
     Lifted { partition: Partition, lifted: bool },
     /// See [`Completion::kept`].

@@ -178,7 +178,9 @@ impl<S: Storage> Replica<S> {
             Done::Lifted { partition, lifted } => self.lifted(partition, lifted),
             Done::Candidates { partition, candidates } => self.candidates_read(partition, candidates),
             Done::HintsRead { page } => self.hints_read(page),
-            Done::HintRead { delivery, sent, result } => self.hint_read(delivery, sent, result),
+            Done::HintRead { delivery, resends, sent, result } => {
+                self.hint_read(delivery, resends, sent, result);
+            }
         }
     }
 
