@@ -111,7 +111,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let pause = Event { after_ms: 900, unix_ms: None, message: None };
     let events: Vec<Event> = messages().into_iter().map(event).collect();
     let mut seeds: Vec<Vec<u8>> =
-        events.chunks(3).map(|few| encoded(&[few, &[pause.clone()]].concat())).collect();
+        events.chunks(3).map(|few| encoded(&[few, std::slice::from_ref(&pause)].concat())).collect();
     seeds.push(encoded(&vec![pause; 8]));
     seeds
 }

@@ -98,7 +98,7 @@ fn history() -> &'static History {
 }
 
 fn change(round: usize, number: usize) -> Change {
-    let value = (round + number) % 5 > 0;
+    let value = !(round + number).is_multiple_of(5);
     let event = Event {
         context: Context::default(),
         stamp: Stamp::at_ms(round as u64),
