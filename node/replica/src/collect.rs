@@ -9,7 +9,7 @@ use quorate_core::collection::{
     self, Action, Answer, CANDIDATES_MAX, Candidate, Holder, Outcome, Reply, Request, Round, RoundId,
 };
 use quorate_core::ring::{Epoch, Partition, key_hash};
-use quorate_storage::{Access, Change, Write};
+use quorate_storage::{Access, Change};
 use quorate_wire::peer::{Refusal, Request as PeerRequest, Response};
 
 use crate::calls::{Ending, Purpose};
@@ -284,14 +284,7 @@ impl<S: Storage> Replica<S> {
 
     /// Removes a key from the store, if it still holds exactly this.
     pub(crate) fn forget_key(&mut self, partition: Partition, key: Bytes, digest: u64, purpose: MergeFor) {
-        let inbox = self.inbox.clone();
-        self.storage.access().submit(Write {
-            partition,
-            key,
-            change: Change::Forget { digest },
-            prepared: None,
-            done: Box::new(move |result| inbox(Completion(Done::Merged { purpose, result }))),
-        });
+        self.submit(partition, key, Change::Forget { digest }, None, purpose);
     }
 
     pub(crate) fn forgotten(&mut self, number: u64, changed: bool) {

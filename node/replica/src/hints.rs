@@ -12,7 +12,7 @@ use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::handoff::{Books, Delivery, Ended, HintName, Hints, Limits, Owed, Route, Settle};
 use quorate_core::ring::{Epoch, Partition};
-use quorate_storage::{Change, Committed, HINTS, Page, ReadError, Write, WriteError};
+use quorate_storage::{Change, Committed, HINTS, Page, ReadError, WriteError};
 use quorate_wire::peer::{Cause, Refusal, Request, Response, set_bytes};
 
 use crate::calls::{Ending, Purpose};
@@ -114,17 +114,12 @@ impl<S: Storage> Replica<S> {
         let name = HintName { partition, key, target };
         let bytes = set_bytes(&set);
         self.handoff.hints.reserve(&name, bytes).map_err(|_| Refusal::HintsFull { target })?;
-        let (merged_bytes, inbox) = (Arc::new(AtomicUsize::new(bytes)), self.inbox.clone());
+        let merged_bytes = Arc::new(AtomicUsize::new(bytes));
         let (record_key, merged) = (name.to_record_key(), merged_bytes.clone());
         let asker = (from.node, request);
         let purpose = MergeFor::Hint(Storing { name, set_bytes: bytes, merged_bytes, asker });
-        self.storage.access().submit(Write {
-            partition: HINTS,
-            key: record_key,
-            change: Change::Merge(set),
-            prepared: Some(Box::new(move |set| merged.store(set_bytes(set), Ordering::Relaxed))),
-            done: Box::new(move |result| inbox(Completion(Done::Merged { purpose, result }))),
-        });
+        let prepared = Box::new(move |set: &VersionSet| merged.store(set_bytes(set), Ordering::Relaxed));
+        self.submit(HINTS, record_key, Change::Merge(set), Some(prepared), purpose);
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::handoff::HintName;
 use quorate_core::ring::Partition;
-use quorate_storage::{Change, Committed, Write, WriteError};
+use quorate_storage::{Change, Committed, Prepared, Write, WriteError};
 use quorate_wire::peer::{Cause, ClientWrite, Refusal, Request, Response};
 
 use crate::claim::KnownStart;
@@ -138,14 +138,21 @@ impl<S: Storage> Replica<S> {
 
     /// Merges a set into this owner's.
     pub(crate) fn merge(&mut self, partition: Partition, key: Bytes, set: VersionSet, purpose: MergeFor) {
+        self.submit(partition, key, Change::Merge(set), None, purpose);
+    }
+
+    /// Hands a write that makes no dot to the store; its end comes to [`Replica::merged`].
+    pub(crate) fn submit(
+        &mut self,
+        partition: Partition,
+        key: Bytes,
+        change: Change,
+        prepared: Option<Prepared>,
+        purpose: MergeFor,
+    ) {
         let inbox = self.inbox.clone();
-        self.storage.access().submit(Write {
-            partition,
-            key,
-            change: Change::Merge(set),
-            prepared: None,
-            done: Box::new(move |result| inbox(Completion(Done::Merged { purpose, result }))),
-        });
+        let done = Box::new(move |result| inbox(Completion(Done::Merged { purpose, result })));
+        self.storage.access().submit(Write { partition, key, change, prepared, done });
     }
 
     pub(crate) fn merged(&mut self, purpose: MergeFor, result: Result<Committed, WriteError>) {

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::disk::Disk;
 use crate::entry::Entry;
-use crate::format::{FLAG_SHARED_HASH, Record};
+use crate::format::{FLAG_SHARED_HASH, Record, u32_at, u64_at};
 use crate::segment::{Ending, Range, Scan, Segment, read_prefix};
 use crate::spare::{Names, remove};
 
@@ -153,14 +153,6 @@ pub(crate) fn write(disk: &dyn Disk, names: &Names, segment: &Segment) -> io::Re
     });
     // Neither the bytes nor the name need be durable: without them the segment is read.
     written.inspect_err(|_| remove(disk, &name)).map(|()| true)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! The membership protocol on a simulated network: what it notices, forgives and survives.
+
 mod acceptance;
 mod network;
 

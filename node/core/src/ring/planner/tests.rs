@@ -1,3 +1,5 @@
+//! The planner: balance, few moves, zones and weights.
+
 mod optimum;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
