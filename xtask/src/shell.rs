@@ -15,6 +15,8 @@ use crate::workspace::Workspace;
 
 /// How many lines of a failed command's output are shown; the log has all of them.
 const SHOWN_LINES_MAX: usize = 60;
+/// How many of them are of one failed test.
+const SHOWN_LINES_OF_TEST: usize = 8;
 /// How often a running command is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -59,8 +61,8 @@ impl<'a> Shell<'a> {
         if status.success() {
             return Ok(());
         }
-        let last = if self.shown { String::new() } else { last_lines(&self.text()?[start..]) };
-        bail!("{last}command:   {line}\n           ended with {status}");
+        let shown = if self.shown { String::new() } else { telling_lines(&self.text()?[start..]) };
+        bail!("{shown}command:   {line}\n           ended with {status}");
     }
 
     /// Runs a command that must fail, and gives back what it printed.
@@ -83,7 +85,7 @@ impl<'a> Shell<'a> {
         if !output.status.success() {
             bail!(
                 "{}command:   {line}\n           ended with {}",
-                last_lines(&text(&output.stderr)),
+                telling_lines(&text(&output.stderr)),
                 output.status
             );
         }
@@ -164,11 +166,14 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The end of what a command printed, indented.
-fn last_lines(text: &str) -> String {
+/// What says most about a failure, indented: how each failed test began to fail, and the end of all that was printed.
+fn telling_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let from = lines.len().saturating_sub(SHOWN_LINES_MAX);
-    lines[from..].iter().map(|line| format!("| {line}\n")).collect()
+    // The test harness heads what a failed test printed so.
+    let heads = lines[..from].iter().enumerate().filter(|(_, line)| line.starts_with("---- "));
+    let failed = heads.flat_map(|(at, _)| lines[at..from].iter().take(SHOWN_LINES_OF_TEST));
+    failed.take(SHOWN_LINES_MAX).chain(&lines[from..]).map(|line| format!("| {line}\n")).collect()
 }
 
 #[cfg(test)]
@@ -185,8 +190,17 @@ mod tests {
     #[test]
     fn only_the_end_of_a_long_output_is_shown() {
         let long: String = (0..1000).map(|number| format!("line {number}\n")).collect();
-        let shown = last_lines(&long);
+        let shown = telling_lines(&long);
         assert_eq!(shown.lines().count(), SHOWN_LINES_MAX);
+        assert!(shown.ends_with("| line 999\n"));
+    }
+
+    #[test]
+    fn a_test_that_failed_is_named_however_much_was_printed_after_it() {
+        let after: String = (0..1000).map(|number| format!("line {number}\n")).collect();
+        let shown =
+            telling_lines(&format!("failures:\n\n---- a::test stdout ----\nassertion failed\n{after}"));
+        assert!(shown.starts_with("| ---- a::test stdout ----\n| assertion failed\n"), "{shown}");
         assert!(shown.ends_with("| line 999\n"));
     }
 }

@@ -195,10 +195,11 @@ impl Membership {
     /// Does what is due.
     pub fn tick(&mut self, now: Duration, dice: Dice<'_>) -> Vec<Action> {
         self.allow_for_pause(now);
-        self.end_suspicions(now, dice);
         self.end_relays(now);
         self.ask_helpers(now, dice);
         self.next_probe(now, dice);
+        // After the probes: one that failed may be the confirmation that ends a suspicion.
+        self.end_suspicions(now, dice);
         if self.me.state == State::Up {
             self.exchange(now, dice);
             self.revive(now, dice);
@@ -351,15 +352,19 @@ impl Membership {
         }
     }
 
+    /// One by one: whoever is down leaves a smaller cluster behind, in which suspicions last less long.
     fn end_suspicions(&mut self, now: Duration, dice: Dice<'_>) {
-        let nodes = self.live_count();
-        let ended = self.suspicions.iter().filter(|(_, s)| s.ends(&self.config, nodes) <= now);
-        let ended: Vec<NodeId> = ended.map(|(id, _)| *id).collect();
-        for id in ended {
+        while let Some(id) = self.ended_suspicion(now) {
             if let Some(incarnation) = self.table.get(id).map(|known| known.incarnation) {
                 self.accuse(id, incarnation, State::Down, now, dice);
             }
+            self.suspicions.remove(&id);
         }
+    }
+
+    fn ended_suspicion(&self, now: Duration) -> Option<NodeId> {
+        let nodes = self.live_count();
+        self.suspicions.iter().find(|(_, s)| s.ends(&self.config, nodes) <= now).map(|(id, _)| *id)
     }
 
     /// A tick that comes late means that this node slept: it was deaf for so long, which is no evidence

@@ -314,6 +314,26 @@ fn messages_out_of_bounds_are_refused_whole() {
     assert_eq!(node.members().count(), 0);
 }
 
+/// A confirmation by the node's own probe and the death of another suspect both bring the end of a suspicion forward,
+/// maybe into the past.
+#[test]
+fn a_suspicion_ends_in_the_tick_in_which_it_is_over() {
+    let (mut node, mut dice) = (lone(), dice(0));
+    let dice: Dice<'_> = &mut dice;
+    let up = (1..=3).map(|number| claim(number, 1, 0, State::Up));
+    let suspect = |number, by| Claim { by: id(by), ..claim(number, 1, 0, State::Suspect) };
+    for claim in up.chain([suspect(1, 2), suspect(1, 3), suspect(2, 1), suspect(2, 3)]) {
+        node.absorb(claim, Duration::ZERO, dice);
+    }
+    let mut now = Duration::ZERO;
+    while node.live_count() > 1 {
+        now = node.next_tick();
+        assert!(now < ms(60_000));
+        node.tick(now, dice);
+        assert!(node.next_tick() > now, "the shell would spin at {now:?}");
+    }
+}
+
 #[test]
 fn the_largest_view_fits_the_bounds() {
     let mut node = lone();
