@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use quorate_admin::types::{self, Health, Identity, MemberView, Members, NodeStatus, StorageState};
+use quorate_admin::types::{
+    self, Health, Identity, MemberView, Members, NodeStatus, StorageState, Transition,
+};
 use quorate_core::NodeId;
 use quorate_core::handoff::{Books, Owed};
 use quorate_core::membership::{NodeInfo, State};
-use quorate_core::ring::{Epoch, MemberState};
+use quorate_core::ring::Epoch;
 use quorate_replica::{MemberStatus, Stats};
 use quorate_storage::{State as EngineState, Usage};
 
@@ -99,7 +101,7 @@ impl Node {
         let Some(epoch) = &status.epoch else {
             return Some("no ring yet: waiting for the first epoch".into());
         };
-        let takes_part = epoch.member(us).is_some_and(|member| member.state != MemberState::Removed);
+        let takes_part = epoch.member(us).is_some_and(|member| member.state.takes_part());
         if self.stopping.load(Ordering::Relaxed) {
             Some("stopping".into())
         } else if !takes_part {
@@ -161,6 +163,7 @@ impl Node {
             identity: self.identity(),
             epoch: status.epoch.as_ref().map(|epoch| epoch.mark()),
             health: self.health(status),
+            transition: Transition::default(),
             members: self.members(status),
         }
     }

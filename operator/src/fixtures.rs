@@ -63,6 +63,7 @@ pub(crate) fn epoch_of(cluster: &ValidatedCluster) -> Arc<Epoch> {
 pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch>) -> NodeStatus {
     let name = names::pod(&cluster.name, ordinal);
     NodeStatus {
+        transition: Default::default(),
         identity: Identity {
             node_id: disk(ordinal),
             cluster_id: cluster_id(),

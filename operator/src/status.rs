@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 use quorate_admin::types::{NodeStatus, StorageState};
 use quorate_core::NodeId;
-use quorate_core::ring::{Epoch, MemberState};
+use quorate_core::ring::Epoch;
 
 use crate::apply::ApplyError;
 use crate::build::names;
@@ -308,7 +308,7 @@ fn said_paused(paused: bool) -> Said {
 }
 
 fn member_count(epoch: &Epoch) -> i32 {
-    count(epoch.members().iter().filter(|member| member.state != MemberState::Removed))
+    count(epoch.members().iter().filter(|member| member.state.takes_part()))
 }
 
 fn count(items: impl Iterator) -> i32 {
@@ -368,7 +368,7 @@ fn ring_members(epoch: &Epoch, observed: &Observed) -> Vec<MemberStatus> {
     for owner in epoch.partitions().iter().flat_map(|p| epoch.owners(p)) {
         *owned.entry(owner.id).or_default() += 1;
     }
-    let members = epoch.members().iter().filter(|member| member.state != MemberState::Removed);
+    let members = epoch.members().iter().filter(|member| member.state.takes_part());
     let mut members: Vec<_> = members.collect();
     // The epoch's order is that of the ids; people count pods, and demo-10 comes after demo-9.
     members.sort_by_key(|member| (member.name.len(), &member.name));

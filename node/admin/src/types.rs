@@ -118,6 +118,40 @@ pub struct Health {
     pub storage: StorageState,
 }
 
+/// A change of the ring, as one node sees it. Settled when `oldest_epoch` is `newest_epoch` and the other counts are 0.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// The oldest epoch that is live for some partition; 0 without an epoch.
+    pub oldest_epoch: u64,
+    /// The newest epoch that this node holds; 0 without one.
+    pub newest_epoch: u64,
+    /// Partitions of the ring for which an older epoch is live too: their writes go to the owners of both.
+    pub partitions_unretired: u32,
+    /// Partitions that this node gains, and whose data it does not have from enough old owners yet.
+    pub partitions_syncing: u32,
+    /// Partitions that this node lost, and whose data it holds until every new owner is proven to have it.
+    pub partitions_leaving: u32,
+    /// Keys that this node still holds of those, and so has to hand over or prove.
+    pub keys_leaving: u64,
+    /// Hints that this node keeps for others.
+    pub hints_owed: u64,
+    /// Bytes of content that came and went for the background since the newest epoch was adopted.
+    pub moved_bytes: u64,
+    /// Members whose data somebody waits for: they gain partitions and have not synced all of them.
+    pub waiting_for: Vec<NodeId>,
+}
+
+impl Transition {
+    /// Whether nothing of a change of the ring is left to do, as far as this node knows.
+    pub fn is_settled(&self) -> bool {
+        self.oldest_epoch == self.newest_epoch
+            && self.partitions_unretired == 0
+            && self.partitions_syncing == 0
+            && self.partitions_leaving == 0
+    }
+}
+
 /// Everything at once, so that an observer needs one request a node.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -128,6 +162,9 @@ pub struct NodeStatus {
     pub epoch: Option<EpochMark>,
     /// How.
     pub health: Health,
+    /// How far a change of the ring is.
+    #[serde(default)]
+    pub transition: Transition,
     /// With whom.
     pub members: Members,
 }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use quorate_core::NodeId;
 use quorate_core::limits::MEMBERS_MAX;
 use quorate_core::planted::{self, Bug};
-use quorate_core::ring::MemberState;
 use quorate_wire::peer::{Claimed, Refusal, Request, Response};
 use serde::{Deserialize, Serialize};
 
@@ -127,9 +126,8 @@ impl<S: Storage> Replica<S> {
 
     fn count_claims(&mut self) {
         let Some(epoch) = self.ring.current() else { return };
-        let active = |id: &NodeId| epoch.member(*id).is_some_and(|m| m.state != MemberState::Removed);
-        let members = epoch.members().iter().filter(|m| m.state != MemberState::Removed).count();
-        let witnesses = self.claim.witnesses.iter().filter(|id| active(id)).count();
+        let members = epoch.members().iter().filter(|member| member.state.takes_part()).count();
+        let witnesses = self.claim.witnesses.iter().filter(|id| takes_part(epoch, **id)).count();
         self.claim.won |= witnesses + 1 > members / 2;
     }
 

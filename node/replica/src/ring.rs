@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_core::ring::{Epoch, EpochError, EpochMark, MemberState, Partition};
+use quorate_core::ring::{Epoch, EpochError, EpochMark, Partition};
 use quorate_core::{ClusterId, NodeId};
 use quorate_wire::peer::{Refusal, Request, Response};
 
@@ -66,7 +66,7 @@ impl Ring {
 
 /// Whether a node may take part: one that was removed is as good as a stranger (INV-FENCE).
 pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
-    epoch.member(node).is_some_and(|member| member.state != MemberState::Removed)
+    epoch.member(node).is_some_and(|member| member.state.takes_part())
 }
 
 impl<S: Storage> Replica<S> {
@@ -167,7 +167,7 @@ impl<S: Storage> Replica<S> {
     /// What removed members say, and what is said about them, is ignored.
     pub(crate) fn forget_removed(&mut self) {
         let Some(epoch) = self.ring.current().cloned() else { return };
-        for member in epoch.members().iter().filter(|member| member.state == MemberState::Removed) {
+        for member in epoch.members().iter().filter(|member| !member.state.takes_part()) {
             self.membership.forget(member.id);
         }
     }

@@ -237,7 +237,7 @@ fn recover(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
     let silent: Vec<&str> = epoch
         .members()
         .iter()
-        .filter(|member| member.state != MemberState::Removed && !answered.contains(&member.id))
+        .filter(|member| member.state.takes_part() && !answered.contains(&member.id))
         .map(|member| member.name.as_str())
         .collect();
     if silent.is_empty() && epoch.cluster() == ring.cluster_id {
@@ -304,7 +304,7 @@ fn silent_members(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
     let silent: Vec<String> = epoch
         .members()
         .iter()
-        .filter(|member| member.state != MemberState::Removed && !answered.contains(&member.id))
+        .filter(|member| member.state.takes_part() && !answered.contains(&member.id))
         // Its pod answered with another disk: that is said already.
         .filter(|member| !has_answered(&member.name))
         .map(|member| describe(member.name.clone(), observed.pods.iter().find(|pod| pod.name == member.name)))
@@ -317,7 +317,7 @@ fn silent_members(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
 
 /// Whether the ring has room for this disk.
 pub(crate) fn is_member(epoch: &Epoch, id: NodeId) -> bool {
-    epoch.member(id).is_some_and(|member| member.state != MemberState::Removed)
+    epoch.member(id).is_some_and(|member| member.state.takes_part())
 }
 
 fn statuses(observed: &Observed) -> impl Iterator<Item = (&PodState, &NodeStatus)> {

@@ -79,6 +79,7 @@ async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
     }
     let partitions = disk.epoch.as_ref().map_or(0, |epoch| epoch.partitions().get());
     Json(NodeStatus {
+        transition: Default::default(),
         identity: Identity {
             node_id: disk.node_id,
             cluster_id: disk.cluster_id,

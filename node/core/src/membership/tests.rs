@@ -325,9 +325,8 @@ fn a_suspicion_ends_in_the_tick_in_which_it_is_over() {
     for claim in up.chain([suspect(1, 2), suspect(1, 3), suspect(2, 1), suspect(2, 3)]) {
         node.absorb(claim, Duration::ZERO, dice);
     }
-    let mut now = Duration::ZERO;
     while node.live_count() > 1 {
-        now = node.next_tick();
+        let now = node.next_tick();
         assert!(now < ms(60_000));
         node.tick(now, dice);
         assert!(node.next_tick() > now, "the shell would spin at {now:?}");

@@ -99,6 +99,16 @@ pub enum MemberState {
     Leaving,
     /// Fenced: whatever this NodeId says is refused, for good.
     Removed,
+    /// Removed, and what only it held is given up: nobody waits for it. The last resort of a person
+    /// (`quorate.dev/accept-data-loss`).
+    Lost,
+}
+
+impl MemberState {
+    /// Whether a member in this state may take part; what others say is refused (INV-FENCE).
+    pub fn takes_part(self) -> bool {
+        matches!(self, Self::Active | Self::Leaving)
+    }
 }
 
 /// A node that the ring names.

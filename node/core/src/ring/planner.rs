@@ -86,7 +86,7 @@ fn check_succession(previous: &Epoch, members: &[Member]) -> Result<(), PlanErro
     for Member { id, state: before, .. } in previous.members() {
         match listed.get(id) {
             None => return Err(PlanError::Forgotten { id: *id, previous: previous.number() }),
-            Some(now) if *before == MemberState::Removed && *now != MemberState::Removed => {
+            Some(now) if !before.takes_part() && now.takes_part() => {
                 return Err(PlanError::Revived { id: *id });
             }
             Some(_) => {}
