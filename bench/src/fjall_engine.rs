@@ -2,10 +2,11 @@
 //! batch a group.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
-use quorate_core::causality::{DotMaker, VersionSet};
+use quorate_core::causality::{Dot, DotMaker, VersionSet};
 
 use crate::measure::Engine;
 use crate::work::{event, key, new_actor};
@@ -13,18 +14,29 @@ use crate::work::{event, key, new_actor};
 pub(crate) struct FjallEngine {
     database: Database,
     sets: Keyspace,
+    made: Mutex<Made>,
+}
+
+struct Made {
     dots: DotMaker,
     writes: u64,
 }
 
+/// As much memory as the log's index takes: the log keeps no values in memory, fjall may.
+const CACHE_BYTES_PER_KEY: u64 = 52;
+/// What fjall takes by itself.
+const CACHE_BYTES_MIN: u64 = 32 << 20;
+
 impl FjallEngine {
-    pub(crate) fn open(directory: &Path) -> Result<Self> {
-        let database = Database::builder(directory).open()?;
+    pub(crate) fn open(directory: &Path, keys: u64) -> Result<Self> {
+        let cache_bytes = CACHE_BYTES_MIN.max(keys * CACHE_BYTES_PER_KEY);
+        let database = Database::builder(directory).cache_size(cache_bytes).open()?;
         let sets = database.keyspace("sets", KeyspaceCreateOptions::default)?;
-        Ok(Self { database, sets, dots: DotMaker::new(new_actor()), writes: 0 })
+        let made = Mutex::new(Made { dots: DotMaker::new(new_actor()), writes: 0 });
+        Ok(Self { database, sets, made })
     }
 
-    fn write_with(&mut self, numbers: impl Iterator<Item = u64>, durable: Option<PersistMode>) -> Result<()> {
+    fn write_with(&self, numbers: impl Iterator<Item = u64>, durable: Option<PersistMode>) -> Result<()> {
         let mut batch = self.database.batch().durability(durable);
         for number in numbers {
             let (_, key) = key(number);
@@ -32,11 +44,18 @@ impl FjallEngine {
                 Some(bytes) => VersionSet::decode(&bytes)?,
                 None => VersionSet::default(),
             };
-            self.writes += 1;
-            set.write(event(self.writes), self.dots.make())?;
+            let (count, dot) = self.made.lock().unwrap_or_else(PoisonError::into_inner).next();
+            set.write(event(count), dot)?;
             batch.insert(&self.sets, key.as_ref(), set.encode());
         }
         Ok(batch.commit()?)
+    }
+}
+
+impl Made {
+    fn next(&mut self) -> (u64, Dot) {
+        self.writes += 1;
+        (self.writes, self.dots.make())
     }
 }
 
@@ -45,14 +64,14 @@ impl Engine for FjallEngine {
         "fjall"
     }
 
-    fn fill(&mut self, from: u64, to: u64) -> Result<()> {
+    fn fill(&self, from: u64, to: u64) -> Result<()> {
         for first in (from..to).step_by(1000) {
             self.write_with(first..(first + 1000).min(to), None)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, numbers: &[u64]) -> Result<()> {
+    fn write(&self, numbers: &[u64]) -> Result<()> {
         self.write_with(numbers.iter().copied(), Some(PersistMode::SyncData))
     }
 

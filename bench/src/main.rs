@@ -2,12 +2,13 @@
 //! is judged here, because a figure is worth nothing without the machine beside it.
 //!
 //! ```text
-//! cargo run --release -p quorate-bench -- storage            # quick; --keys 5000000 --seconds 60 in full
+//! cargo run --release -p quorate-bench -- storage            # quick; --keys 5000000 --seconds 20 --rounds 3 in full
 //! cargo run --release -p quorate-bench -- reopen             # quick; --keys 10000000 in full
 //! ```
 #![forbid(unsafe_code)]
 
 mod contest;
+mod disk_engine;
 mod fjall_engine;
 mod log_engine;
 mod measure;
@@ -27,7 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Durable read-merge-writes in groups: the log, and fjall.
+    /// Durable read-merge-writes in groups: the log, fjall, and as many bytes written and synced without any engine.
     Storage {
         #[command(flatten)]
         place: Place,
@@ -40,7 +41,13 @@ enum Command {
         /// How many writes wait together.
         #[arg(long, default_value_t = 64)]
         group: usize,
-        /// Only this engine: log or fjall.
+        /// How many such groups wait side by side, each of a thread of its own.
+        #[arg(long, default_value_t = 1)]
+        writers: u64,
+        /// How often each engine is measured, in turns: medians are printed.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
+        /// Only this engine: log, fjall, or disk.
         #[arg(long)]
         only: Option<String>,
     },
@@ -63,8 +70,9 @@ struct Place {
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
-        Command::Storage { place, keys, seconds, group, only } => {
-            contest::run(&place.directory, &contest::Contest { keys, seconds, group, only })
+        Command::Storage { place, keys, seconds, group, writers, rounds, only } => {
+            let task = measure::Task { keys, seconds, group, writers };
+            contest::run(&place.directory, &contest::Contest { task, rounds, only })
         }
         Command::Reopen { place, keys } => reopen::run(&place.directory, keys),
     }

@@ -25,7 +25,7 @@ pub(crate) fn run(directory: &Path, keys: u64) -> Result<()> {
 fn measure(directory: &Path, keys: u64) -> Result<()> {
     {
         let begin = Instant::now();
-        let mut log = LogEngine::open(directory, Durability::Memory)?;
+        let log = LogEngine::open(directory, Durability::Memory)?;
         log.fill(0, keys)?;
         log.store().close();
         println!("{keys} keys written in {:.1} s, {}", begin.elapsed().as_secs_f64(), log.notes());
