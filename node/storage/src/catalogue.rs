@@ -23,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::disk::Disk;
 use crate::entry::Entry;
 use crate::format::{FLAG_SHARED_HASH, Record, u32_at, u64_at};
+use crate::gentle::gently;
 use crate::segment::{Ending, Range, Scan, Segment, read_prefix};
 use crate::spare::{Names, remove};
 
@@ -64,7 +65,7 @@ pub(crate) fn items<'a>(records: impl Iterator<Item = (usize, Record<'a>)>, segm
         }
     }
     let mut items = Vec::with_capacity(hashes.len());
-    for keys in hashes.into_values() {
+    for keys in gently(hashes.into_values()) {
         let shared = if keys.len() > 1 { FLAG_SHARED_HASH } else { 0 };
         items.extend(keys.into_iter().map(|(_, item)| Item { flags: item.flags | shared, ..item }));
     }
@@ -145,7 +146,7 @@ pub(crate) fn write(disk: &dyn Disk, names: &Names, segment: &Segment) -> io::Re
     if scan.ending != Ending::Clean {
         return Ok(false);
     }
-    let catalogue = encode(&items(scan.records(), segment), segment.salt, end);
+    let catalogue = encode(&items(gently(scan.records()), segment), segment.salt, end);
     let name = names.next();
     let written = disk.create(&name).and_then(|file| {
         file.write_at(0, &catalogue)?;

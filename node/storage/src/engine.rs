@@ -89,7 +89,7 @@ impl Engine {
         let engine = Self {
             committer: Committer::new(shared.clone(), DotMaker::new(actor), log),
             merger: Merger::new(shared.clone()),
-            preparer: Preparer(shared.clone()),
+            preparer: Preparer::new(shared.clone()),
             access: Access(shared),
             lock,
         };
@@ -120,7 +120,7 @@ impl Engine {
         })
     }
 
-    /// Prepares the next segment ahead, if one will be needed soon.
+    /// Goes on with the next segment that is prepared ahead, or begins one if one will be needed soon.
     pub fn spare_step(&mut self) -> Step {
         self.preparer.step_if_wanted().unwrap_or_else(|error| {
             tracing::debug!(%error, "no segment can be prepared now");

@@ -24,6 +24,7 @@ mod engine;
 mod entry;
 mod error;
 mod format;
+mod gentle;
 mod index;
 mod lifted;
 mod log;

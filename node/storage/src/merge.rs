@@ -10,6 +10,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use quorate_core::NodeId;
@@ -21,6 +22,7 @@ use crate::disk::File;
 use crate::engine::Step;
 use crate::entry::{Dropped, Entry, KeyOf};
 use crate::format::{FORMAT, Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
+use crate::gentle::gently;
 use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, position, read_prefix};
 use crate::shared::{Background, Shared};
 use crate::spare::remove;
@@ -34,8 +36,10 @@ const RUN_SMALL: usize = 8;
 const DEAD_ONE_IN: u64 = 2;
 /// The same while space is short.
 const DEAD_ONE_IN_WHEN_SHORT: u64 = 8;
-/// A merge writes a segment in about so many steps, with a pause after each.
+/// A merge writes a segment in at least so many steps, with a pause after each.
 const STEPS: u64 = 32;
+/// What a step writes at most: what the log reads or syncs meanwhile waits behind it.
+const STEP_BYTES_MAX: u64 = 256 * 1024;
 /// How long a pause is, compared with the step before it, while writes wait for the disk and while none do.
 const PAUSE_WHEN_BUSY: u32 = 4;
 /// See above.
@@ -231,13 +235,13 @@ impl Merger {
         let merged = segments.add(header, name.clone(), output.file.clone(), header.end);
         merged.checked.store(true, Ordering::Relaxed);
         let moved = |old, new| segments.count(Some(old), Some(new));
-        for (&origin, (at, record)) in output.origins.iter().zip(scan.records()) {
+        for (&origin, (at, record)) in gently(output.origins.iter().zip(scan.records())) {
             index.relocate(key_of(&record), origin, Entry::of(&record, &merged, at), moved);
         }
-        for dropped in &merge.dropped {
+        for dropped in gently(merge.dropped.iter()) {
             index.dropped(dropped, moved);
         }
-        for (dropped, place) in &merge.forgotten {
+        for (dropped, place) in gently(merge.forgotten.iter()) {
             index.forget(dropped, *place, moved);
         }
         for segment in run {
@@ -291,6 +295,7 @@ struct Input {
 impl Merge {
     /// Copies what is live in the next groups of the run.
     fn fill(&mut self, shared: &Shared) -> io::Result<Filled> {
+        let step_bytes = STEP_BYTES_MAX.min(u64::from(shared.options.segment_bytes) / STEPS);
         while let Some(segment) = self.run.get(self.at) {
             let input = match &mut self.input {
                 Some(input) => input,
@@ -317,7 +322,8 @@ impl Merge {
                         }
                     }
                 }
-                if self.output.batch.len() >= u64::from(shared.options.segment_bytes) / STEPS {
+                thread::yield_now(); // See [`gently`].
+                if self.output.batch.len() >= step_bytes {
                     return Ok(Filled::Partly);
                 }
             }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -13,6 +14,7 @@ use crate::disk::File;
 use crate::entry::Entry;
 use crate::error::ReadError;
 use crate::format::{self, Group, Record, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::gentle::gently;
 use crate::sync::{read, write};
 
 /// A segment in use.
@@ -166,10 +168,12 @@ impl<'a> Scan<'a> {
         let bound = expected_end.map_or(bytes.len(), |end| bytes.len().min(end as usize));
         let sound = &bytes[..bound];
         let (mut groups, mut end, mut previous) = (Vec::new(), SEGMENT_HEADER_BYTES, salt);
-        while let Some(group) = format::group_at(sound, end, Some(previous), salt) {
+        let next = || {
+            let group = format::group_at(sound, end, Some(previous), salt)?;
             (end, previous) = (group.end, group.checksum);
-            groups.push(group);
-        }
+            Some(group)
+        };
+        groups.extend(gently(iter::from_fn(next)));
         let ending = match expected_end {
             Some(expected) if expected == end as u64 => Ending::Clean,
             Some(_) => Ending::Rotten,

@@ -15,8 +15,11 @@ use crate::segment::UNFINISHED_SUFFIX;
 use crate::shared::Shared;
 use crate::sync::lock;
 
-/// How much is written over between two syncs: small, so that the log's own syncs hardly wait for it.
-const STEP_BYTES: u64 = 2 * 1024 * 1024;
+/// How much is written over in a step. What a file system only promised takes a disk long to write, and what the log
+/// reads or syncs meanwhile waits behind it.
+const STEP_BYTES: u64 = 256 * 1024;
+/// How long the pause after a step is, compared with the step.
+const PAUSE: u32 = 1;
 /// How long to wait before space is looked for again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -36,17 +39,12 @@ impl Spare {
         Ok(Self { name, file, bytes })
     }
 
-    /// Writes it over once.
-    fn write_over(&self) -> io::Result<()> {
-        let zeros = vec![0; STEP_BYTES.min(self.bytes) as usize];
-        let mut at = 0;
-        while at < self.bytes {
-            let step = (self.bytes - at).min(STEP_BYTES);
-            self.file.write_at(at, &zeros[..step as usize])?;
-            self.file.sync()?;
-            at += step;
-        }
-        Ok(())
+    /// Writes it over, from an offset on. Says where to go on.
+    fn write_over(&self, at: u64) -> io::Result<u64> {
+        let step = (self.bytes - at).min(STEP_BYTES);
+        self.file.write_at(at, &vec![0; step as usize])?;
+        self.file.sync()?;
+        Ok(at + step)
     }
 }
 
@@ -91,17 +89,31 @@ impl Spares {
     }
 }
 
-/// Keeps a spare ready, on a thread of its own.
-pub(crate) struct Preparer(pub(crate) Arc<Shared>);
+/// Keeps a spare ready, on a thread of its own, a step at a time.
+pub(crate) struct Preparer {
+    shared: Arc<Shared>,
+    /// The next spare, and how far it is written over.
+    making: Option<(Spare, u64)>,
+}
 
 impl Preparer {
-    pub(crate) fn run(self) {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, making: None }
+    }
+
+    pub(crate) fn run(mut self) {
         let mut pokes = 0;
+        let shared = self.shared.clone();
         loop {
-            if let Err(error) = self.step_if_wanted() {
-                tracing::debug!(%error, "no segment can be prepared now");
-            }
-            if self.0.background.wait(&mut pokes, RETRY_AFTER) {
+            let closing = match self.step_if_wanted() {
+                Ok(Step::Done { pause }) => shared.background.pause(pause),
+                Ok(Step::Idle) => shared.background.wait(&mut pokes, RETRY_AFTER),
+                Err(error) => {
+                    tracing::debug!(%error, "no segment can be prepared now");
+                    shared.background.wait(&mut pokes, RETRY_AFTER)
+                }
+            };
+            if closing {
                 break;
             }
         }
@@ -109,33 +121,51 @@ impl Preparer {
     }
 
     /// Lets go of the spare.
-    pub(crate) fn abandon(&self) {
-        if let Some(spare) = self.0.spares.take(0) {
-            remove(&*self.0.disk, &spare.name);
+    pub(crate) fn abandon(&mut self) {
+        let making = self.making.take().map(|(spare, _)| spare);
+        for spare in making.into_iter().chain(self.shared.spares.take(0)) {
+            remove(&*self.shared.disk, &spare.name);
         }
     }
 
-    /// Prepares a segment if one will be needed soon and there is none.
-    pub(crate) fn step_if_wanted(&self) -> io::Result<Step> {
-        if !self.0.spares.are_wanted() {
+    /// Goes on with a spare, or begins one if one will be needed soon and there is none.
+    pub(crate) fn step_if_wanted(&mut self) -> io::Result<Step> {
+        if self.making.is_none() && !self.shared.spares.are_wanted() {
             return Ok(Step::Idle);
         }
-        self.step().map(|()| Step::Done { pause: Duration::ZERO })
+        self.step()
     }
 
-    /// Prepares a segment if the disk has room for it.
-    pub(crate) fn step(&self) -> io::Result<()> {
-        let shared = &self.0;
-        let bytes = u64::from(shared.options.segment_bytes);
-        if shared.disk.free_bytes()? < bytes + shared.options.free_space_reserve_bytes {
-            return Ok(());
+    /// Goes on with a spare, or begins one if the disk has room for it. On failure nothing is left of it.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        let begin = self.shared.disk.now();
+        let making = match self.making.take() {
+            Some(making) => Some(making),
+            None => self.begin()?.map(|spare| (spare, 0)),
+        };
+        let Some((spare, at)) = making else { return Ok(Step::Idle) };
+        let at = spare.write_over(at).inspect_err(|_| remove(&*self.shared.disk, &spare.name))?;
+        if at < spare.bytes {
+            self.making = Some((spare, at));
+        } else {
+            self.finish(spare);
         }
-        let spare = Spare::make(&*shared.disk, &shared.names, bytes)?;
-        spare.write_over().inspect_err(|_| remove(&*shared.disk, &spare.name))?;
-        if let Some(older) = lock(&shared.spares.ready).replace(spare) {
-            remove(&*shared.disk, &older.name);
+        Ok(Step::Done { pause: self.shared.disk.now().saturating_sub(begin) * PAUSE })
+    }
+
+    fn begin(&self) -> io::Result<Option<Spare>> {
+        let Shared { disk, options, names, .. } = &*self.shared;
+        let bytes = u64::from(options.segment_bytes);
+        if disk.free_bytes()? < bytes + options.free_space_reserve_bytes {
+            return Ok(None);
         }
-        shared.status.can_begin();
-        Ok(())
+        Spare::make(&**disk, names, bytes).map(Some)
+    }
+
+    fn finish(&self, spare: Spare) {
+        if let Some(older) = lock(&self.shared.spares.ready).replace(spare) {
+            remove(&*self.shared.disk, &older.name);
+        }
+        self.shared.status.can_begin();
     }
 }
