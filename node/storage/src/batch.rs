@@ -56,6 +56,14 @@ impl Default for Batch {
 }
 
 impl Batch {
+    /// An empty one, for so many records of so many bytes.
+    pub(crate) fn of(records: usize, bytes: usize) -> Self {
+        let mut batch = Self::default();
+        batch.bytes.reserve(bytes);
+        batch.records.reserve(records);
+        batch
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

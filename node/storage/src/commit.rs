@@ -66,7 +66,6 @@ impl Slot {
 }
 
 /// The writes that one sync serves.
-#[derive(Default)]
 struct Group {
     slots: Vec<Slot>,
     by_hash: HashMap<(Partition, u64), usize>,
@@ -76,6 +75,16 @@ struct Group {
 }
 
 impl Group {
+    /// An empty group, for so many writes.
+    fn of(writes: usize) -> Self {
+        Self {
+            slots: Vec::with_capacity(writes),
+            by_hash: HashMap::with_capacity(writes),
+            bytes_max: 0,
+            replies: Vec::with_capacity(writes),
+        }
+    }
+
     fn has_room(&self, options: &Options) -> bool {
         self.replies.len() < options.group_writes_max && self.bytes_max < options.group_bytes_max as u64
     }
@@ -150,7 +159,7 @@ impl Group {
 
     /// The records of what changed: one a key, however many writes it had.
     fn batch(&mut self) -> Batch {
-        let mut batch = Batch::default();
+        let mut batch = Batch::of(self.slots.len(), self.bytes_max as usize);
         for slot in self.slots.iter().filter(|slot| slot.changed) {
             if slot.is_nothing() && !slot.stored {
                 continue; // It came and went within the group.
@@ -261,7 +270,7 @@ impl Committer {
         if let Err(error) = self.log.ready() {
             return refuse_all(&mut self.waiting, &error);
         }
-        let mut group = Group::default();
+        let mut group = Group::of(self.waiting.len().min(self.shared.options.group_writes_max));
         while group.has_room(&self.shared.options)
             && let Some(write) = self.waiting.pop_front()
         {

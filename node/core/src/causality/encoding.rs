@@ -13,6 +13,8 @@ use super::{Context, Dot, Stamp, Version, VersionSet};
 
 /// The encoding that is written: versions have an expiry.
 const ENCODING: u8 = 2;
+/// Room for what is usually beside the values: an actor or two in the context, a version or two.
+const BYTES_BESIDE_VALUES: usize = 128;
 /// The one before: they had none.
 const ENCODING_BEFORE_EXPIRY: u8 = 1;
 
@@ -30,7 +32,10 @@ pub enum VersionSetError {
 impl VersionSet {
     /// The canonical encoding: equal sets have equal bytes.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![ENCODING]).expect("maps, vectors and integers always encode to memory")
+        let values: usize = self.values().map(|(_, value)| value.len()).sum();
+        let mut bytes = Vec::with_capacity(values + BYTES_BESIDE_VALUES);
+        bytes.push(ENCODING);
+        postcard::to_extend(self, bytes).expect("maps, vectors and integers always encode to memory")
     }
 
     /// The hash of the canonical encoding; equal on replicas that hold equal sets, at any time.
