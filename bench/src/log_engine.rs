@@ -63,6 +63,8 @@ impl Answers {
     }
 }
 
+/// What a node takes if it is not told otherwise.
+const SEGMENT_BYTES: u32 = 16 << 20;
 /// How many writes wait together while a log is filled.
 const FILL_GROUP: u64 = 1000;
 
@@ -71,7 +73,9 @@ impl LogEngine {
         let disk = Arc::new(StdDisk::open(directory)?);
         let syncs = Arc::<Syncs>::default();
         let observer: Option<Arc<dyn Observer>> = Some(syncs.clone());
-        let options = Options { durability, observer, partitions: Some(partitions()), ..Options::default() };
+        let partitions = Some(partitions());
+        let options =
+            Options { durability, observer, partitions, segment_bytes: SEGMENT_BYTES, ..Options::default() };
         let (store, _) = Store::open(disk, new_actor(), options)?;
         Ok(Self { store, writes: AtomicU64::new(0), syncs })
     }
