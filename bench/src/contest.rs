@@ -44,15 +44,15 @@ fn one(directory: &Path, name: &str, task: Task) -> Result<Figures> {
         bail!("{} is there already: remove it, or name another directory", directory.display());
     }
     std::fs::create_dir_all(&directory)?;
-    let measured = engine(&directory, name, task.keys).and_then(|engine| measure(&*engine, task));
+    let measured = engine(&directory, name).and_then(|engine| measure(&*engine, task));
     std::fs::remove_dir_all(&directory)?;
     measured
 }
 
-fn engine(directory: &Path, name: &str, keys: u64) -> Result<Box<dyn Engine>> {
+fn engine(directory: &Path, name: &str) -> Result<Box<dyn Engine>> {
     match name {
         "log" => Ok(Box::new(LogEngine::open(directory, Durability::Sync)?)),
-        "fjall" => Ok(Box::new(FjallEngine::open(directory, keys)?)),
+        "fjall" => Ok(Box::new(FjallEngine::open(directory)?)),
         "disk" => Ok(Box::new(DiskEngine::open(directory)?)),
         other => bail!("no engine is called {other}: {}", NAMES.join(", ")),
     }

@@ -22,15 +22,10 @@ struct Made {
     writes: u64,
 }
 
-/// As much memory as the log's index takes: the log keeps no values in memory, fjall may.
-const CACHE_BYTES_PER_KEY: u64 = 52;
-/// What fjall takes by itself.
-const CACHE_BYTES_MIN: u64 = 32 << 20;
-
 impl FjallEngine {
-    pub(crate) fn open(directory: &Path, keys: u64) -> Result<Self> {
-        let cache_bytes = CACHE_BYTES_MIN.max(keys * CACHE_BYTES_PER_KEY);
-        let database = Database::builder(directory).cache_size(cache_bytes).open()?;
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
+        // With its defaults. A cache as large as the log's index was tried: reads were faster, and groups slower.
+        let database = Database::builder(directory).open()?;
         let sets = database.keyspace("sets", KeyspaceCreateOptions::default)?;
         let made = Mutex::new(Made { dots: DotMaker::new(new_actor()), writes: 0 });
         Ok(Self { database, sets, made })
