@@ -7,7 +7,7 @@
 //! | the objects of `build::Prepared` | create, patch (server-side apply, one field manager) |
 //! | the Secret | create: it can never be overwritten, not even by a bug |
 //! | the ring's ConfigMap | create, update (compare-and-swap; never a patch) |
-//! | pods that do not run | delete, with the UID as precondition |
+//! | pods of an older template | delete, with the UID as precondition |
 //! | the status | patch of kvclusters/status |
 //! | events | create, patch |
 
@@ -30,7 +30,7 @@ use crate::build::{self, names};
 use crate::crd::{KVCluster, KVClusterStatus};
 use crate::metrics::Metrics;
 use crate::observe::{Observed, SecretState, admin_client};
-use crate::plan::{Action, Kind, Manifest, Plan, RingChange};
+use crate::plan::{Action, Deletion, Kind, Manifest, Plan, RingChange};
 use crate::status::Notice;
 
 /// Nodes that get an epoch at the same time.
@@ -138,10 +138,9 @@ impl Applier {
             }
             Action::Apply(manifest) => self.apply_manifest(&cluster.namespace, manifest).await.map(|()| None),
             Action::PushEpoch { epoch, nodes } => self.push(epoch, nodes, observed).await.map(|()| None),
-            Action::DeletePod { name, uid } => {
+            Action::DeletePod { name, uid, why } => {
                 self.delete_pod(&cluster.namespace, name, uid).await?;
-                let note = format!("{name} does not run and has an older pod template: deleted it");
-                Ok(Some(Notice::normal("PodReplaced", note)))
+                Ok(Some(deleted(name, *why)))
             }
         }
     }
@@ -289,6 +288,18 @@ fn committed(epoch: &Epoch, why: RingChange) -> Option<Notice> {
         )),
         RingChange::Owner => None,
     }
+}
+
+fn deleted(name: &str, why: Deletion) -> Notice {
+    let (reason, note) = match why {
+        Deletion::Stuck => {
+            ("PodReplaced", format!("{name} does not run and has an older pod template: deleted it"))
+        }
+        Deletion::Rolling => {
+            ("PodRestarted", format!("{name} has an older pod template, and the ring is whole: restarted it"))
+        }
+    };
+    Notice::normal(reason, note)
 }
 
 fn what(kind: &str, name: &str) -> String {

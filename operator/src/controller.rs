@@ -106,7 +106,8 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
         Ok(validated) => {
             let plan = decide(&validated, &observed);
             let (notices, applied) = context.applier.apply(&plan, &observed).await;
-            (plan.findings, plan.actions.len(), notices, applied)
+            let steps = plan.steps();
+            (plan.findings, steps, notices, applied)
         }
         Err(refusals) => (status::refused(&refusals), 0, Vec::new(), Ok(())),
     };

@@ -10,7 +10,7 @@ use quorate_core::{ClusterId, NodeId};
 use crate::build::names;
 use crate::crd::{KVCluster, KVClusterSpec};
 use crate::observe::{Existing, NodeAnswer, Observed, PodState, RingObject, RingState, SecretState};
-use crate::plan::{Action, Kind, Manifest, decide};
+use crate::plan::{Action, Kind, Manifest, Plan, decide};
 use crate::validate::{Settings, ValidatedCluster, validate};
 
 pub(crate) fn cluster(name: &str, change: impl FnOnce(&mut KVClusterSpec)) -> KVCluster {
@@ -97,6 +97,7 @@ pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch
         ordinal,
         ready: epoch.is_some(),
         running: true,
+        has_crashed: false,
         terminating: false,
         revision: Some("r1".to_owned()),
         address: Some(format!("10.0.0.{ordinal}:5000")),
@@ -111,18 +112,7 @@ pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch
 /// Every object as the plan wants it: what is left after its actions.
 pub(crate) fn existing(cluster: &ValidatedCluster) -> Existing {
     let mut existing = Existing::default();
-    let plan = decide(cluster, &Observed::default());
-    for action in plan.actions {
-        let Action::Apply(Manifest { kind, name, body }) = action else { continue };
-        match kind {
-            Kind::ServiceAccount => existing.service_account = Some(parse(body)),
-            Kind::Service if name == cluster.name => existing.client_service = Some(parse(body)),
-            Kind::Service => existing.peer_service = Some(parse(body)),
-            Kind::PodDisruptionBudget => existing.disruption_budget = Some(parse(body)),
-            Kind::NetworkPolicy => existing.network_policy = Some(parse(body)),
-            Kind::StatefulSet => existing.stateful_set = Some(parse(body)),
-        }
-    }
+    absorb(&mut existing, &decide(cluster, &Observed::default()));
     if let Some(set) = &mut existing.stateful_set {
         set.metadata.generation = Some(1);
         set.status = Some(StatefulSetStatus {
@@ -134,6 +124,22 @@ pub(crate) fn existing(cluster: &ValidatedCluster) -> Existing {
     existing
 }
 
+/// What becomes of the objects when a plan is carried out.
+pub(crate) fn absorb(existing: &mut Existing, plan: &Plan) {
+    for action in &plan.actions {
+        let Action::Apply(Manifest { kind, name, body }) = action else { continue };
+        let body = body.clone();
+        match kind {
+            Kind::ServiceAccount => existing.service_account = Some(parse(body)),
+            Kind::Service if *name == plan.cluster.name => existing.client_service = Some(parse(body)),
+            Kind::Service => existing.peer_service = Some(parse(body)),
+            Kind::PodDisruptionBudget => existing.disruption_budget = Some(parse(body)),
+            Kind::NetworkPolicy => existing.network_policy = Some(parse(body)),
+            Kind::StatefulSet => existing.stateful_set = Some(parse(body)),
+        }
+    }
+}
+
 fn parse<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> T {
     serde_json::from_value(body).expect("a manifest is an object of its kind")
 }
@@ -142,18 +148,29 @@ fn parse<T: serde::de::DeserializeOwned>(body: serde_json::Value) -> T {
 pub(crate) fn at_rest(cluster: &ValidatedCluster) -> Observed {
     let epoch = epoch_of(cluster);
     let pods = (0..cluster.nodes).map(|ordinal| pod(cluster, ordinal, Some(&epoch))).collect();
-    Observed {
-        existing: existing(cluster),
-        secret: SecretState::Present { text: "secret".to_owned(), owners: vec![cluster.owner.clone()] },
-        ring: RingState::Present(RingObject {
-            cluster_id: cluster_id(),
-            epoch: Some(epoch),
-            resource_version: "7".to_owned(),
-            owners: Vec::new(),
-        }),
-        recorded_cluster_id: Some(cluster_id()),
-        pods,
-    }
+    settled_budget(
+        cluster,
+        Observed {
+            existing: existing(cluster),
+            secret: SecretState::Present { text: "secret".to_owned(), owners: vec![cluster.owner.clone()] },
+            ring: RingState::Present(RingObject {
+                cluster_id: cluster_id(),
+                epoch: Some(epoch),
+                resource_version: "7".to_owned(),
+                owners: Vec::new(),
+            }),
+            recorded_cluster_id: Some(cluster_id()),
+            pods,
+        },
+    )
+}
+
+/// The budget for drains depends on how the ring is: set to what it is now.
+pub(crate) fn settled_budget(cluster: &ValidatedCluster, mut observed: Observed) -> Observed {
+    let mut existing = observed.existing.clone();
+    absorb(&mut existing, &decide(cluster, &observed));
+    observed.existing.disruption_budget = existing.disruption_budget;
+    observed
 }
 
 /// The same cluster before its first epoch.
@@ -163,7 +180,7 @@ pub(crate) fn before_the_first_epoch(cluster: &ValidatedCluster) -> Observed {
         ring.epoch = None;
     }
     observed.pods = (0..cluster.nodes).map(|ordinal| pod(cluster, ordinal, None)).collect();
-    observed
+    settled_budget(cluster, observed)
 }
 
 /// Changes what the node of a pod says.

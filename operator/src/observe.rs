@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ContainerStateTerminated, ContainerStatus, Node, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -119,6 +121,8 @@ pub struct PodState {
     pub ready: bool,
     /// Whether its container runs now.
     pub running: bool,
+    /// Whether its container ended before in this incarnation of the pod.
+    pub has_crashed: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Which version of the pod template it was made from.
@@ -148,7 +152,15 @@ pub enum NodeAnswer {
     Answered(Box<NodeStatus>),
 }
 
+/// What a pod that starts as it should waits for.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+
 impl PodState {
+    /// Why it will not come up by itself, as far as one can tell.
+    pub fn broken(&self) -> Option<&str> {
+        self.trouble.as_deref().filter(|trouble| !STARTING.contains(trouble))
+    }
+
     /// What the node said, if it answered.
     pub fn status(&self) -> Option<&NodeStatus> {
         match &self.node {
@@ -294,9 +306,8 @@ fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
     let unscheduled =
         conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     let containers = status.container_statuses.unwrap_or_default();
-    let container = containers.iter().find(|container| container.name == names::CONTAINER);
-    let state = container.and_then(|container| container.state.clone()).unwrap_or_default();
-    let waiting = state.waiting.and_then(|waiting| waiting.reason);
+    let container = containers.into_iter().find(|container| container.name == names::CONTAINER);
+    let container = container.unwrap_or_default();
     let unscheduled =
         unscheduled.and_then(|condition| condition.message.clone().or(condition.reason.clone()));
     Some(PodState {
@@ -304,16 +315,33 @@ fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
         uid: pod.uid().unwrap_or_default(),
         ordinal,
         ready,
-        running: state.running.is_some(),
+        running: container.state.as_ref().is_some_and(|state| state.running.is_some()),
+        has_crashed: crash(&container).is_some(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: pod.labels().get("controller-revision-hash").cloned(),
         address: status.pod_ip.filter(|ip| !ip.is_empty()).map(|ip| address(&ip)),
-        trouble: unscheduled.or(waiting),
+        trouble: unscheduled.or_else(|| trouble(&container)).filter(|_| !ready),
         machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         zone: None,
         node: NodeAnswer::NotAsked,
         held: None,
     })
+}
+
+/// How the container ended last.
+fn crash(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let states = [&container.state, &container.last_state];
+    states.into_iter().find_map(|state| state.as_ref()?.terminated.as_ref())
+}
+
+/// In the same words for as long as it is the same trouble: a container that crashes runs now and then, and an image
+/// that cannot be pulled is tried again.
+fn trouble(container: &ContainerStatus) -> Option<String> {
+    if let Some(crash) = crash(container) {
+        return Some(format!("crashed: {}", crash.reason.as_deref().unwrap_or("Unknown")));
+    }
+    let waiting = container.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
+    Some(if waiting == "ErrImagePull" { "ImagePullBackOff".to_owned() } else { waiting })
 }
 
 fn address(ip: &str) -> String {

@@ -440,7 +440,8 @@ mod tests {
         let (findings, actions) = match validate(cluster, &settings()) {
             Ok(validated) => {
                 let plan = decide(&validated, observed);
-                (plan.findings, plan.actions.len())
+                let steps = plan.steps();
+                (plan.findings, steps)
             }
             Err(refusals) => (refused(&refusals), 0),
         };

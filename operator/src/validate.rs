@@ -70,6 +70,8 @@ pub struct ValidatedCluster {
 /// A container image, resolved.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
+    /// Whether the KVCluster names it; the operator's default otherwise.
+    pub is_named: bool,
     /// As a container's `image`.
     pub reference: String,
     /// When the kubelet pulls.
@@ -171,6 +173,7 @@ fn transfer_rate(sync: &SyncSpec) -> Result<Option<u64>, Refusal> {
 fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
     let Some(spec) = spec else {
         return Image {
+            is_named: false,
             reference: settings.node_image.clone(),
             pull_policy: PullPolicy::default(),
             pull_secrets: Vec::new(),
@@ -179,6 +182,7 @@ fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
     let tag = spec.tag.iter().map(|tag| format!(":{tag}"));
     let digest = spec.digest.iter().map(|digest| format!("@{digest}"));
     Image {
+        is_named: true,
         reference: std::iter::once(spec.repository.clone()).chain(tag).chain(digest).collect(),
         pull_policy: spec.pull_policy,
         pull_secrets: spec.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),

@@ -1,7 +1,10 @@
-//! What a drain may take: one node at a time.
+//! What a drain may take: one node while the ring is whole, and nothing while it is not.
 //!
-//! Always one, whatever the quorums: a budget of none would hang every drain for good, and a node that moves keeps its
-//! volume.
+//! Kubernetes counts pods that are ready. A node that is ready may still owe its peers hints, or be needed by a change
+//! of the ring, so that the operator looks at the ring and sets the budget by it.
+//!
+//! Never more than one, however many copies there are; and one also for a ring of a single node, or its machine could
+//! never be drained: a node that moves keeps its volume.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -10,13 +13,24 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{names, owned};
 use crate::validate::ValidatedCluster;
 
-const UNAVAILABLE_PODS_MAX: i32 = 1;
+/// What the ring can miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spare {
+    /// A node is away already, or the ring is busy.
+    Nothing,
+    /// Any one node.
+    OneNode,
+}
 
-pub(super) fn build(cluster: &ValidatedCluster) -> PodDisruptionBudget {
+pub(super) fn build(cluster: &ValidatedCluster, spare: Spare) -> PodDisruptionBudget {
+    let unavailable = match spare {
+        Spare::Nothing => 0,
+        Spare::OneNode => 1,
+    };
     PodDisruptionBudget {
         metadata: owned(cluster, cluster.name.clone()),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(UNAVAILABLE_PODS_MAX)),
+            max_unavailable: Some(IntOrString::Int(unavailable)),
             selector: Some(LabelSelector {
                 match_labels: Some(names::selector(&cluster.name)),
                 ..LabelSelector::default()

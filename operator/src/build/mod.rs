@@ -14,6 +14,7 @@ mod secret;
 mod service_account;
 mod stateful_set;
 
+pub use disruption_budget::Spare;
 pub use ring::ring;
 pub use secret::{SECRET_BYTES, secret};
 
@@ -42,13 +43,13 @@ pub struct Prepared {
     pub stateful_set: StatefulSet,
 }
 
-/// Builds them all.
-pub fn prepare(cluster: &ValidatedCluster) -> Prepared {
+/// Builds them all. `spare` is what a drain may take now.
+pub fn prepare(cluster: &ValidatedCluster, spare: Spare) -> Prepared {
     Prepared {
         service_account: service_account::build(cluster),
         peer_service: peer_service::build(cluster),
         client_service: client_service::build(cluster),
-        disruption_budget: disruption_budget::build(cluster),
+        disruption_budget: disruption_budget::build(cluster, spare),
         network_policy: network_policy::build(cluster),
         stateful_set: stateful_set::build(cluster),
     }

@@ -21,6 +21,9 @@ pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 /// The value of [`MANAGED_BY_LABEL`], the field manager and the name of the Lease.
 pub const OPERATOR: &str = "quorate-operator";
 
+/// The annotation of the StatefulSet of a KVCluster that names no image: the operator's default of back then.
+pub const DEFAULT_IMAGE: &str = "quorate.dev/default-image";
+
 /// The headless Service through which peers find each other.
 pub fn peer_service(cluster: &str) -> String {
     format!("{cluster}-peers")

@@ -17,7 +17,7 @@ use crate::validate::ValidatedCluster;
 
 pub(super) fn build(cluster: &ValidatedCluster) -> StatefulSet {
     StatefulSet {
-        metadata: owned(cluster, cluster.name.clone()),
+        metadata: metadata(cluster),
         spec: StatefulSetSpec {
             replicas: Some(i32::from(cluster.nodes)),
             service_name: Some(names::peer_service(&cluster.name)),
@@ -25,8 +25,7 @@ pub(super) fn build(cluster: &ValidatedCluster) -> StatefulSet {
             // for ever.
             pod_management_policy: Some("Parallel".to_owned()),
             // A changed template restarts nothing by itself. The StatefulSet controller looks at one pod's readiness
-            // alone; whether the *ring* can miss the next node is what a rolling restart must ask, and this version
-            // does not know how. It also keeps an upgrade of the operator from restarting every database.
+            // alone; whether the *ring* can miss the next node is what a rolling restart must ask (`plan/rollout.rs`).
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("OnDelete".to_owned()),
                 ..StatefulSetUpdateStrategy::default()
@@ -42,6 +41,14 @@ pub(super) fn build(cluster: &ValidatedCluster) -> StatefulSet {
         },
         ..StatefulSet::default()
     }
+}
+
+/// The default image is written down, so that an operator with another one restarts nothing, and so that an image that
+/// somebody wrote into the template by hand is told apart from it.
+fn metadata(cluster: &ValidatedCluster) -> ObjectMeta {
+    let image = Some(&cluster.image).filter(|image| !image.is_named);
+    let note = image.map(|image| (names::DEFAULT_IMAGE.to_owned(), image.reference.clone()));
+    ObjectMeta { annotations: note.map(|note| [note].into()), ..owned(cluster, cluster.name.clone()) }
 }
 
 /// Kubernetes itself deletes or leaves the volumes, also when the operator is gone: no finalizer that could hang.

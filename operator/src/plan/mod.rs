@@ -5,7 +5,7 @@
 //! 1. `frozen`: what of the spec cannot change any more, so what is built instead?
 //! 2. `objects`: is a name taken by somebody else? must the Secret be made? which objects differ?
 //! 3. `ring`: whose ring is it, is there an epoch, and who does not have it yet?
-//! 4. `pods`: does a pod wait for ever in a template that has been corrected since?
+//! 4. `rollout`: which pod has an older template, and can the ring miss it now? (`whole` answers the second half.)
 //!
 //! INV-ONE: at most one disruptive action, and none while another is in flight. INV-UID: a deletion names the
 //! incarnation that was observed.
@@ -13,11 +13,12 @@
 mod drift;
 mod frozen;
 mod objects;
-mod pods;
 pub(crate) mod quantity;
 mod ring;
+mod rollout;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use drift::APPLIED_HASH;
 pub use objects::{Kind, Manifest};
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use quorate_core::ClusterId;
 use quorate_core::ring::Epoch;
 
+use crate::build::Spare;
 use crate::observe::Observed;
 use crate::validate::ValidatedCluster;
 
@@ -75,13 +77,24 @@ pub enum Action {
         /// Whom: pod and address.
         nodes: Vec<(String, String)>,
     },
-    /// Delete a pod that does not run, so that it comes back with the corrected template.
+    /// Delete a pod, so that it comes back with the newest template.
     DeletePod {
         /// Its name.
         name: String,
         /// The incarnation that was observed.
         uid: String,
+        /// Why.
+        why: Deletion,
     },
+}
+
+/// Why a pod is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It cannot run, and its template was corrected since.
+    Stuck,
+    /// Its template has changed, and the ring can miss it.
+    Rolling,
 }
 
 /// Why the ring's ConfigMap changes.
@@ -113,8 +126,8 @@ pub enum Reason {
     PushingEpoch,
     /// The ring's ConfigMap was lost; the nodes are asked for it.
     RecoveringRing,
-    /// Pods run an older template until a person deletes them.
-    RestartNeeded,
+    /// Nodes are restarted one at a time, because the pod template changed.
+    RollingRestart,
     /// A pod that does not run is being replaced by one of the corrected template.
     ReplacingPod,
     /// The spec changes something that this version cannot change.
@@ -147,6 +160,8 @@ pub enum Reason {
     StorageTrouble,
     /// Members do not answer.
     MembersSilent,
+    /// The first node with a changed pod template does not come up: the others keep the older one.
+    RolloutHalted,
 }
 
 /// How a finding colours the status.
@@ -167,7 +182,7 @@ impl Reason {
             Self::WaitingForNodes
             | Self::PushingEpoch
             | Self::RecoveringRing
-            | Self::RestartNeeded
+            | Self::RollingRestart
             | Self::ReplacingPod => Weight::Waiting,
             Self::ChangeNotSupported | Self::NotSupportedYet | Self::InvalidSpec => Weight::Refused,
             Self::NameTaken
@@ -181,7 +196,8 @@ impl Reason {
             | Self::UnknownDisk
             | Self::DuplicateDisk
             | Self::StorageTrouble
-            | Self::MembersSilent => Weight::Problem,
+            | Self::MembersSilent
+            | Self::RolloutHalted => Weight::Problem,
         }
     }
 }
@@ -193,6 +209,15 @@ impl std::fmt::Display for Reason {
 }
 
 impl Plan {
+    /// Actions that bring the cluster nearer to its spec. The budget of drains follows how the ring is, and says
+    /// nothing new.
+    pub fn steps(&self) -> usize {
+        let is_budget = |action: &&Action| {
+            matches!(action, Action::Apply(Manifest { kind: Kind::PodDisruptionBudget, .. }))
+        };
+        self.actions.len() - self.actions.iter().filter(is_budget).count()
+    }
+
     fn find(&mut self, reason: Reason, message: impl Into<String>) {
         self.findings.push(Finding { reason, message: message.into() });
     }
@@ -200,20 +225,30 @@ impl Plan {
 
 /// Decides.
 pub fn decide(cluster: &ValidatedCluster, observed: &Observed) -> Plan {
-    let (settled, findings) = frozen::settle(cluster, observed);
+    let (mut settled, findings) = frozen::settle(cluster, observed);
+    rollout::keep_image(&mut settled, observed);
     let mut plan = Plan { cluster: settled, actions: Vec::new(), findings };
     if objects::names_are_free(&mut plan, observed) {
         objects::secret(&mut plan, observed);
         if ring::identity(&mut plan, observed) {
-            objects::apply(&mut plan, observed);
+            objects::apply(&mut plan, spare(observed), observed);
         }
         ring::epoch(&mut plan, observed);
-        pods::replace(&mut plan, observed);
+        rollout::roll(&mut plan, observed);
     }
     if cluster.paused {
         plan.actions.clear();
     }
     plan
+}
+
+/// What a drain may take now: nothing while a node is to be restarted, so that the two never add up, and nothing while
+/// the ring is not known to be whole.
+fn spare(observed: &Observed) -> Spare {
+    match whole::lack(observed, None) {
+        None if !rollout::is_due(observed) => Spare::OneNode,
+        _ => Spare::Nothing,
+    }
 }
 
 /// "a, b and c", or "a, b, c and 4 more".

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Action, Plan, Reason, drift};
-use crate::build::{self, Prepared, names};
+use crate::build::{self, Prepared, Spare, names};
 use crate::observe::{Existing, Observed, RingState, SecretState};
 
 /// An object to apply, as it goes over the wire.
@@ -125,7 +125,7 @@ pub(super) fn secret(plan: &mut Plan, observed: &Observed) {
 }
 
 /// Every object that differs. Destructured without `..`: what is built is compared, or this does not compile.
-pub(super) fn apply(plan: &mut Plan, observed: &Observed) {
+pub(super) fn apply(plan: &mut Plan, spare: Spare, observed: &Observed) {
     let Prepared {
         service_account,
         peer_service,
@@ -133,7 +133,7 @@ pub(super) fn apply(plan: &mut Plan, observed: &Observed) {
         disruption_budget,
         network_policy,
         stateful_set,
-    } = build::prepare(&plan.cluster);
+    } = build::prepare(&plan.cluster, spare);
     let found = &observed.existing;
     let manifests = [
         manifest(Kind::ServiceAccount, &service_account, found.service_account.as_ref()),

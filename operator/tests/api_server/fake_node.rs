@@ -21,10 +21,13 @@ pub(crate) struct Disk {
     pub(crate) name: String,
     pub(crate) secret: String,
     pub(crate) epoch: Option<Epoch>,
+    /// What its status says otherwise than that of a node without a worry.
+    pub(crate) worry: fn(&mut NodeStatus),
 }
 
 /// A running node. It stops when it is dropped; its disk can start another.
 pub(crate) struct FakeNode {
+    pub(crate) address: Ipv4Addr,
     disk: Arc<Mutex<Disk>>,
     server: JoinHandle<()>,
 }
@@ -45,7 +48,7 @@ impl FakeNode {
             .with_state(Arc::clone(&disk));
         let listener = tokio::net::TcpListener::bind(SocketAddr::from((address, 5000))).await.unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { disk, server }
+        Self { address, disk, server }
     }
 
     /// What is on the disk now.
@@ -78,7 +81,8 @@ async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
         return refuse(StatusCode::UNAUTHORIZED, "unauthorized");
     }
     let partitions = disk.epoch.as_ref().map_or(0, |epoch| epoch.partitions().get());
-    Json(NodeStatus {
+    let worry = disk.worry;
+    let mut status = NodeStatus {
         transition: Default::default(),
         identity: Identity {
             node_id: disk.node_id,
@@ -102,8 +106,9 @@ async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
             storage: StorageState::Writable,
         },
         members: Members { observer: disk.node_id, members: Vec::new() },
-    })
-    .into_response()
+    };
+    worry(&mut status);
+    Json(status).into_response()
 }
 
 async fn epoch(State(disk): Shared, headers: HeaderMap) -> Response {

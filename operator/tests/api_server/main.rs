@@ -9,4 +9,5 @@ mod leading;
 mod refusals;
 mod repairs;
 mod restarts;
+mod rolling;
 mod world;

@@ -222,7 +222,7 @@ async fn a_corrected_image_reaches_pods_that_never_ran() {
         operator.writes().into_iter().filter(|write| write.starts_with("DELETE")).collect();
     assert_eq!(
         deletions,
-        [format!("DELETE /api/v1/namespaces/{}/pods/demo-0", world.namespace)],
+        [format!("DELETE /api/v1/namespaces/{}/pods/demo-2", world.namespace)],
         "one at a time"
     );
     world.nodes.clear();

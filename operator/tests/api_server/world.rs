@@ -218,6 +218,7 @@ impl World {
                 name: pod.clone(),
                 secret: secret.clone(),
                 epoch: None,
+                worry: |_| {},
             };
             let address = self.address();
             self.nodes.push(FakeNode::start(address, disk).await);
@@ -242,7 +243,8 @@ impl World {
     ) {
         let template = set.spec.template.clone();
         let mut labels = template.metadata.unwrap().labels.unwrap();
-        labels.insert("controller-revision-hash".to_owned(), "r1".to_owned());
+        let revision = set.status.as_ref().and_then(|status| status.update_revision.as_deref());
+        labels.insert("controller-revision-hash".to_owned(), revision.unwrap_or("r1").to_owned());
         let owner = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set.name_any(), "uid": set.uid(), "controller": true
         });
