@@ -8,6 +8,8 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::PodTemplate;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use quorate_core::ClusterId;
 use quorate_core::ring::{Member, MemberState, Replication, planner};
 use quorate_operator::build::{self, Prepared, Spare};
@@ -91,7 +93,8 @@ fn an_upgrade_of_the_operator_restarts_no_node() {
                            out for the others.\n";
     for (name, input) in CLUSTERS {
         let template = build::prepare(&validated(input), Spare::OneNode).stateful_set.spec.template;
-        let found = serde_yaml::to_string(&template).unwrap();
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let found = serde_yaml::to_string(&PodTemplate { metadata, template: Some(template) }).unwrap();
         compare(&format!("{name}.pod-template.yaml"), &found, "RESTART_EVERY_CLUSTER", WARNING);
     }
 }
