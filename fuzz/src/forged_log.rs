@@ -144,7 +144,7 @@ fn content(file: &ForgedFile) -> Vec<u8> {
             [bytes, rest.to_vec()].concat()
         }
         Kind::Catalogue { end, entries } => catalogue(*end, entries),
-        Kind::Lifted(bytes) => with_checksum([b"quorlift", bytes.as_ref()].concat()),
+        Kind::Lifted(bytes) => with_checksum([b"quorlif2", bytes.as_ref()].concat()),
         Kind::Raw { bytes, .. } => bytes.to_vec(),
     };
     bytes.truncate(FILE_BYTES_MAX);
@@ -241,7 +241,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     lost.push(ForgedFile {
         first: 1,
         last: 1,
-        kind: Kind::Lifted(Bytes::from_static(&[1, 0, 9, 0, 0, 0, 0, 0, 0, 0])),
+        kind: Kind::Lifted(Bytes::from_static(&[1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0])),
     });
     lost.push(ForgedFile {
         first: 9,

@@ -170,7 +170,7 @@ pub(crate) fn exchange_requests() -> Vec<antientropy::Request> {
 pub(crate) fn exchange_replies() -> Vec<antientropy::Reply> {
     use antientropy::Reply::{Children, Entries, Fetched, Pushed, Roots};
     vec![
-        Roots { roots: vec![1, 2] },
+        Roots { roots: vec![Some(1), None] },
         Children { cells: vec![None, Some([9; 16])] },
         Entries { entries: vec![Entry { key_hash: 1, digest: 2 }], through: u64::MAX },
         Fetched(Parcel { items: items(), next: None, missing: true }),

@@ -45,11 +45,13 @@ pub enum Bug {
     RetrySync,
     /// Read repair gives the stale replica nothing.
     SkipReadRepair,
+    /// Records that a lost segment may have outdated are shown to other owners.
+    UnsureKeysLeave,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 20] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -69,6 +71,7 @@ impl Bug {
         Bug::TimeoutMeansNotWritten,
         Bug::RetrySync,
         Bug::SkipReadRepair,
+        Bug::UnsureKeysLeave,
     ];
 }
 

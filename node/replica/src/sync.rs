@@ -247,9 +247,9 @@ impl<S: Storage> Replica<S> {
 
     fn exchange_report(&mut self, running: &mut Running, report: Report) {
         if report.synced {
-            self.healed_from(report.partition, running.peer);
+            self.healed_from(report.partition, running.peer, report.whole);
         }
-        running.full &= report.synced || planted::is(Bug::SkipExchange);
+        running.full &= report.synced && report.whole || planted::is(Bug::SkipExchange);
         self.stats.exchange_differing += report.differing;
         self.stats.exchange_keys_pulled += report.pulled;
         self.stats.exchange_keys_pushed += report.pushed;

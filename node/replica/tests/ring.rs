@@ -358,6 +358,56 @@ fn a_deleted_key_is_forgotten_by_all_and_stays_deleted() {
     assert_eq!(world.values(id(4), "k7"), ["again"]);
 }
 
+/// Three nodes that hold `kept`, and no trace of `deleted`. Then the disks of some lose the segment that says so.
+fn ring_with_lost_segments(hurt: u128) -> World {
+    let mut world = World::new(3, |config| config.anti_entropy_interval = Duration::from_secs(2));
+    let roll = |world: &mut World, name| {
+        world.nodes.values_mut().for_each(|node| {
+            node.engine.snapshot(name).unwrap();
+        });
+    };
+    world.put(id(1), "kept", Some("v"), Context::default()).unwrap();
+    let written = world.put(id(1), "deleted", Some("v"), Context::default()).unwrap();
+    world.until("all have both", |world| world.nodes.values().all(|n| n.engine.access().usage().keys == 2));
+    roll(&mut world, "first");
+    world.put(id(2), "deleted", None, written.context).unwrap();
+    world.until("it is forgotten", |world| world.nodes.values().all(|n| n.engine.access().usage().keys == 1));
+    roll(&mut world, "second");
+    for node in (1..=hurt).map(id) {
+        world.crash(node);
+        assert!(world.disks[&node].rot("0000000000000002-0000000000000002.log", 20, 0));
+    }
+    for node in (1..=hurt).map(id) {
+        world.start(node, 2);
+        let access = world.nodes[&node].engine.access();
+        assert!(!access.quarantined().is_empty());
+        assert_eq!(access.usage().keys, 0, "nothing is sure");
+    }
+    world.until("all is served again", |world| {
+        world.nodes.values().all(|node| {
+            let quarantined = node.engine.access().quarantined();
+            node.replica.is_claimed() && quarantined.is_empty()
+        })
+    });
+    world.until("all have what is left", |world| world.is_converged("kept") && world.is_converged("deleted"));
+    world
+}
+
+#[test]
+fn a_lost_segment_brings_nothing_back_that_was_deleted() {
+    let mut world = ring_with_lost_segments(1);
+    assert!(world.nodes.values().all(|node| node.engine.access().usage().keys == 1));
+    assert_eq!((world.values(id(1), "kept"), world.values(id(1), "deleted")), (vec!["v".into()], vec![]));
+}
+
+#[test]
+fn owners_that_lost_segments_together_keep_what_is_left() {
+    for hurt in 2..=3 {
+        let mut world = ring_with_lost_segments(hurt);
+        assert_eq!(world.values(id(1), "kept"), ["v"], "{hurt} of 3 were hurt");
+    }
+}
+
 #[test]
 fn a_sloppy_ring_writes_while_owners_are_away_and_hands_off_when_they_are_back() {
     let mut world = World::new(5, |config| {

@@ -1,6 +1,7 @@
 //! What is asked of a store: reads, writes that are handed in, and what its index knows.
 //!
-//! Invariant: nothing here waits, but for the disk where it says so.
+//! Invariants: nothing here waits, but for the disk where it says so. And nothing here shows a record that a lost segment
+//! may have outdated: not to clients, not to peers, not as evidence (INV-NOZOMBIE).
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -17,7 +18,7 @@ use crate::entry::{Entry, KeyOf};
 use crate::error::ReadError;
 use crate::index::PartitionUsage;
 use crate::shared::{Found, Shared, State};
-use crate::write::{Change, HINTS, Write};
+use crate::write::{Change, HINTS, Leftover, Write};
 
 /// Room and state, at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -141,21 +142,27 @@ impl Access {
     /// The partitions that lost something to rot on this disk, and were not resynchronised yet. Keys that may be
     /// concerned are not served and take no events; they take merges, which is how they heal.
     pub fn quarantined(&self) -> Vec<Partition> {
-        let Shared { index, .. } = &*self.0;
-        let ring = index.partitions().map_or(PARTITIONS_MAX, PartitionCount::get) as u16;
+        let ring = self.0.index.partitions().map_or(PARTITIONS_MAX, PartitionCount::get) as u16;
         let all = (0..ring).map(Partition).chain([HINTS]);
-        all.filter(|&partition| !self.0.knows_all(partition) || index.is_unsure(partition)).collect()
+        all.filter(|&partition| !self.is_whole(partition)).collect()
     }
 
-    /// Serves a partition again: what is here by now is all that its peers had. That is durable when this returns.
-    pub fn lift(&self, partition: Partition) -> io::Result<()> {
-        let Shared { disk, names, lifted, index, .. } = &*self.0;
+    /// Whether nothing of the partition was lost, or all was resynchronised since.
+    fn is_whole(&self, partition: Partition) -> bool {
+        self.0.knows_all(partition) && !self.0.index.is_unsure(partition)
+    }
+
+    /// Serves a partition again: what is here by now is all that its peers had. Of what a lost segment may have outdated
+    /// and no peer gave, `leftover` says what becomes. That is durable when this returns.
+    pub fn lift(&self, partition: Partition, leftover: Leftover) -> io::Result<()> {
+        let Shared { disk, names, lifted, index, segments, .. } = &*self.0;
         if !self.0.knows_all(partition) {
-            lifted.lift(&**disk, names, partition, self.0.lost_through)?;
+            lifted.lift(&**disk, names, partition, self.0.lost_through, leftover)?;
         }
         // Records that say that a part may be lost are written again. Should that not happen, the next start finds the
         // partition quarantined once more.
-        for hash in index.settle(partition) {
+        let moved = |old, new| segments.count(Some(old), Some(new));
+        for hash in index.settle(partition, leftover, moved) {
             let keys = self.load_hash(partition, hash).unwrap_or_default();
             self.submit_all(keys.into_iter().map(|(key, _)| Write {
                 partition,
@@ -217,6 +224,10 @@ fn behind(after: Option<u64>) -> Option<RangeInclusive<u64>> {
 
 /// The trees of the partitions; that of one without keys, or of a ring whose size was not said, is empty.
 impl antientropy::View for Access {
+    fn is_whole(&self, partition: Partition) -> bool {
+        self.is_whole(partition)
+    }
+
     fn root(&self, partition: Partition) -> u64 {
         self.0.index.root(partition)
     }

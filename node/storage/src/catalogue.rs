@@ -164,7 +164,7 @@ mod tests {
     use crate::entry::DeadFrom;
 
     fn item() -> impl Strategy<Value = Item> {
-        (any::<(u16, u64, u8, u64, u32)>(), 0..1u32 << 27, any::<Option<u64>>(), 0..9u32).prop_map(
+        (any::<(u16, u64, u8, u64, u32)>(), 0..1u32 << 26, any::<Option<u64>>(), 0..9u32).prop_map(
             |((partition, hash, flags, digest, offset), length, dead_from, older)| Item {
                 partition: Partition(partition),
                 hash,

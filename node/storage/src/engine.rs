@@ -63,9 +63,9 @@ impl Engine {
             io::ErrorKind::WouldBlock => OpenError::Locked,
             _ => OpenError::Io { action: "locking the directory".into(), source },
         })?;
-        let Recovered { index, segments, report, lost_through, next, previous_end, newest, position } =
-            recover(&*disk, actor.node)?;
         let lifted = Lifted::load(&*disk);
+        let Recovered { index, segments, report, lost_through, next, previous_end, newest, position } =
+            recover(&*disk, actor.node, &lifted)?;
         let shared = Arc::new(Shared {
             queue: Queue::new(options.queue_writes_max, options.queue_bytes_max),
             disk,

@@ -4,10 +4,12 @@
 
 use bytes::Bytes;
 use quorate_core::causality::VersionSet;
+use quorate_core::planted::{self, Bug};
 use quorate_core::ring::Partition;
 
 use crate::format::{FLAG_INCOMPLETE, Record};
 use crate::segment::Segment;
+use crate::write::Leftover;
 
 /// A key, by the names that the index and the log know it by.
 #[derive(Clone, Copy)]
@@ -47,7 +49,7 @@ impl DeadFrom {
     const REMOVED: Self = Self(u32::MAX - 1);
     /// Not a moment either: the record cannot be read any more.
     const LOST: Self = Self(u32::MAX - 2);
-    /// The same, and it was settled that nobody has anything newer than nothing.
+    /// Nor this: the record cannot be read or may be outdated, and it was settled that nobody has anything newer.
     const GONE: Self = Self(u32::MAX - 3);
     const LAST: u64 = u32::MAX as u64 - 4;
 
@@ -62,11 +64,12 @@ impl DeadFrom {
     }
 }
 
-/// The length has the lower bits of a word, then comes a flag, and the count of older records has the upper ones.
-const LENGTH_BITS: u32 = 27;
+/// The length has the lower bits of a word, then come two flags, and the count of older records has the upper ones.
+const LENGTH_BITS: u32 = 26;
 const LENGTH_MASK: u32 = (1 << LENGTH_BITS) - 1;
 const INCOMPLETE: u32 = 1 << LENGTH_BITS;
-const OLDER_SHIFT: u32 = LENGTH_BITS + 1;
+const STALE: u32 = 1 << (LENGTH_BITS + 1);
+const OLDER_SHIFT: u32 = LENGTH_BITS + 2;
 /// As many older records or more: then it is not known how many, until the next start counts them again.
 const OLDER_MAX: u32 = u32::MAX >> OLDER_SHIFT;
 
@@ -132,14 +135,34 @@ impl Entry {
         self.dead_from == DeadFrom::LOST
     }
 
-    /// Whether the disk had lost the record, and nobody had anything instead.
+    /// Whether the record is lost or outdated, and nobody had anything instead.
     pub(crate) fn is_gone(self) -> bool {
         self.dead_from == DeadFrom::GONE
     }
 
     /// The same, after the disk has lost the record.
     pub(crate) fn lost(self) -> Self {
-        Self { dead_from: DeadFrom::LOST, ..self.with_flags(0) }
+        Self { dead_from: DeadFrom::LOST, ..self.unmarked() }
+    }
+
+    /// The same, after the disk has lost what may have been a newer record of the key.
+    pub(crate) fn stale(self) -> Self {
+        Self { packed: self.packed | STALE, ..self }
+    }
+
+    /// Whether the record may be outdated: what it holds may have been deleted, and the deletion forgotten by all. So it
+    /// is shown to nobody, and what a peer has takes its place.
+    pub(crate) fn is_stale(self) -> bool {
+        self.packed & STALE != 0
+    }
+
+    /// The same, after it was settled that the key is not there.
+    pub(crate) fn gone(self) -> Self {
+        Self { dead_from: DeadFrom::GONE, ..self.unmarked() }
+    }
+
+    fn unmarked(self) -> Self {
+        Self { packed: self.packed & !(INCOMPLETE | STALE), ..self }
     }
 
     /// Whether the disk may have lost a part of the set.
@@ -149,23 +172,29 @@ impl Entry {
 
     /// Whether what the key holds is not known for certain.
     pub(crate) fn is_unsure(self) -> bool {
-        self.is_lost() || self.is_incomplete()
+        self.is_lost() || self.is_incomplete() || self.is_stale()
     }
 
     /// The same, after it was settled that what is here is all.
-    pub(crate) fn settled(self) -> Self {
-        let dead_from = if self.is_lost() { DeadFrom::GONE } else { self.dead_from };
-        Self { dead_from, ..self.with_flags(0) }
+    pub(crate) fn settled(self, leftover: Leftover) -> Self {
+        match self.is_lost() || self.is_stale() && leftover == Leftover::Drop {
+            true => self.gone(),
+            false => self.unmarked(),
+        }
     }
 
     /// Whether the key is there, as far as the index knows.
     pub(crate) fn is_present(self) -> bool {
-        !self.is_removal() && !self.is_lost()
+        !self.is_removal() && !self.is_lost() && (!self.is_stale() || planted::is(Bug::UnsureKeysLeave))
     }
 
     /// Whether its record is needed: that of a removal is while an older record could come back.
     pub(crate) fn is_live(self) -> bool {
-        self.is_present() || self.dead_from == DeadFrom::REMOVED && self.older() > 0
+        match self.dead_from {
+            DeadFrom::REMOVED | DeadFrom::GONE => self.older() > 0,
+            DeadFrom::LOST => false,
+            _ => true,
+        }
     }
 
     /// From when on there is no value to show, in Unix milliseconds.
@@ -188,8 +217,14 @@ impl Entry {
     }
 
     pub(crate) fn with_older(self, older: u32) -> Self {
-        let rest = self.packed & (LENGTH_MASK | INCOMPLETE);
+        let rest = self.packed & (LENGTH_MASK | INCOMPLETE | STALE);
         Self { packed: rest | older.min(OLDER_MAX) << OLDER_SHIFT, ..self }
+    }
+
+    /// The same, when its record was copied to another place.
+    pub(crate) fn moved_to(self, copy: Self) -> Self {
+        let packed = self.packed & !LENGTH_MASK | copy.length();
+        Self { segment: copy.segment, offset: copy.offset, packed, ..self }
     }
 
     /// This one, written after another one of the same key.
@@ -222,7 +257,7 @@ mod tests {
         for older in 1..OLDER_MAX {
             counted = entry.after(counted);
             assert_eq!((counted.older(), counted.length()), (older, LENGTH_MASK));
-            assert!(counted.is_incomplete() && !counted.settled().is_incomplete());
+            assert!(counted.is_incomplete() && !counted.settled(Leftover::Keep).is_incomplete());
         }
         assert_eq!(counted.with_one_older_less().older(), OLDER_MAX - 2);
         let many = entry.after(entry.after(counted));

@@ -21,6 +21,7 @@ use quorate_core::ring::{Partition, PartitionCount};
 
 use crate::entry::{Dropped, Entry, KeyOf};
 use crate::sync::{read, write};
+use crate::write::Leftover;
 
 #[derive(Default)]
 struct Table {
@@ -28,6 +29,12 @@ struct Table {
     single: BTreeMap<u64, Entry>,
     /// Hashes that several keys have, or had a chance to; never also in `single`.
     shared: BTreeMap<u64, BTreeMap<Bytes, Entry>>,
+    books: Books,
+}
+
+/// What a table's entries add up to.
+#[derive(Default)]
+struct Books {
     usage: PartitionUsage,
     /// Entries whose keys are not known for certain.
     unsure: u64,
@@ -84,21 +91,6 @@ impl Table {
         };
     }
 
-    /// Tells the tree and the counts what became of a key.
-    fn account(&mut self, hash: u64, old: Option<Entry>, new: Option<Entry>) {
-        let unsure = |entry: Option<Entry>| u64::from(entry.is_some_and(Entry::is_unsure));
-        self.unsure = self.unsure + unsure(new) - unsure(old);
-        let present = |entry: Option<Entry>| entry.filter(|entry| entry.is_present());
-        let (old, new) = (present(old), present(new));
-        self.usage.keys += u64::from(new.is_some());
-        self.usage.keys -= u64::from(old.is_some());
-        self.usage.bytes += new.map_or(0, |entry| u64::from(entry.length()));
-        self.usage.bytes -= old.map_or(0, |entry| u64::from(entry.length()));
-        if let Some(tree) = &mut self.tree {
-            tree.replace(hash, old.map(|entry| entry.digest), new.map(|entry| entry.digest));
-        }
-    }
-
     /// Every key that is there, by hash from one on; keys that share theirs one after the other.
     fn present(&self, hashes: RangeInclusive<u64>) -> impl Iterator<Item = (u64, Entry)> + '_ {
         let mut single = self.single.range(hashes.clone()).map(|(&hash, &entry)| (hash, entry)).peekable();
@@ -115,7 +107,7 @@ impl Table {
 
     /// Makes a tree of the depth that it should have.
     fn plant(&mut self, partitions: PartitionCount) {
-        let mut tree = self.tree.take().unwrap_or_else(|| {
+        let mut tree = self.books.tree.take().unwrap_or_else(|| {
             let mut tree = Tree::new(partitions.get().trailing_zeros());
             self.present(0..=u64::MAX).for_each(|(hash, entry)| tree.replace(hash, None, Some(entry.digest)));
             tree
@@ -123,7 +115,24 @@ impl Table {
         if let Some(depth) = tree.wants_depth() {
             tree.rebuild(depth, self.present(0..=u64::MAX).map(|(hash, entry)| (hash, entry.digest)));
         }
-        self.tree = Some(tree);
+        self.books.tree = Some(tree);
+    }
+}
+
+impl Books {
+    /// Tells the tree and the counts what became of a key.
+    fn account(&mut self, hash: u64, old: Option<Entry>, new: Option<Entry>) {
+        let unsure = |entry: Option<Entry>| u64::from(entry.is_some_and(Entry::is_unsure));
+        self.unsure = self.unsure + unsure(new) - unsure(old);
+        let present = |entry: Option<Entry>| entry.filter(|entry| entry.is_present());
+        let (old, new) = (present(old), present(new));
+        self.usage.keys += u64::from(new.is_some());
+        self.usage.keys -= u64::from(old.is_some());
+        self.usage.bytes += new.map_or(0, |entry| u64::from(entry.length()));
+        self.usage.bytes -= old.map_or(0, |entry| u64::from(entry.length()));
+        if let Some(tree) = &mut self.tree {
+            tree.replace(hash, old.map(|entry| entry.digest), new.map(|entry| entry.digest));
+        }
     }
 }
 
@@ -160,9 +169,10 @@ impl Index {
     /// Changes a table, and counts the keys that come and go with it.
     fn change<T>(&self, partition: Partition, change: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = write(self.table(partition));
-        let before = table.usage.keys;
+        let before = table.books.usage.keys;
         let result = change(&mut table);
-        let (came, went) = (table.usage.keys.saturating_sub(before), before.saturating_sub(table.usage.keys));
+        let after = table.books.usage.keys;
+        let (came, went) = (after.saturating_sub(before), before.saturating_sub(after));
         if came > 0 {
             self.keys.fetch_add(came, Ordering::Relaxed);
         }
@@ -179,7 +189,7 @@ impl Index {
 
     /// What a partition takes.
     pub(crate) fn usage(&self, partition: Partition) -> PartitionUsage {
-        self.existing(partition).map(|table| read(table).usage).unwrap_or_default()
+        self.existing(partition).map(|table| read(table).books.usage).unwrap_or_default()
     }
 
     /// The entry under a key's hash, which may be another key's: the record tells. `then` runs while the entry
@@ -220,11 +230,18 @@ impl Index {
         self.existing(partition).is_some_and(|table| read(table).shared.contains_key(&hash))
     }
 
-    /// Takes note that a hash will have several keys. No key has it alone: see [`Index::split`].
+    /// Takes note that a hash will have several keys. No key that is there has it alone: see [`Index::split`].
     pub(crate) fn share(&self, partition: Partition, hash: u64) {
         let mut table = write(self.table(partition));
-        debug_assert!(!table.single.contains_key(&hash), "the owner of the hash is known only to its record");
-        table.shared.entry(hash).or_default();
+        let single = table.single.remove(&hash);
+        debug_assert!(
+            single.is_none_or(|entry| !entry.is_present()),
+            "only its record says whose the hash was"
+        );
+        let keys = table.shared.entry(hash).or_default();
+        if let Some(entry) = single {
+            keys.insert(Bytes::new(), entry); // Of a key that is not shown, whichever.
+        }
     }
 
     /// Takes note that a hash, which `owner` has had alone, will have several keys.
@@ -246,7 +263,7 @@ impl Index {
     pub(crate) fn publish(&self, key: KeyOf<'_>, new: Entry, moved: impl FnOnce(Option<Entry>, Entry)) {
         self.change(key.partition, |table| {
             let (old, new) = table.put(key, new);
-            table.account(key.hash, old, Some(new));
+            table.books.account(key.hash, old, Some(new));
             moved(old, new);
         });
     }
@@ -261,9 +278,9 @@ impl Index {
     ) {
         self.change(key.partition, |table| {
             let Some(entry) = table.get_mut(key).filter(|entry| entry.place() == from) else { return };
-            let (old, new) = (*entry, to.with_older(entry.older()));
+            let (old, new) = (*entry, entry.moved_to(to));
             *entry = new;
-            table.account(key.hash, Some(old), Some(new));
+            table.books.account(key.hash, Some(old), Some(new));
             moved(old, new);
         });
     }
@@ -303,32 +320,59 @@ impl Index {
             let Some(entry) = table.get_mut(key).filter(there) else { return };
             let (old, new) = (*entry, entry.lost());
             *entry = new;
-            table.account(key.hash, Some(old), Some(new));
+            table.books.account(key.hash, Some(old), Some(new));
             changed(old, new);
         });
     }
 
     /// Whether the partition has keys of which not all is known for certain.
     pub(crate) fn is_unsure(&self, partition: Partition) -> bool {
-        self.existing(partition).is_some_and(|table| read(table).unsure > 0)
+        self.existing(partition).is_some_and(|table| read(table).books.unsure > 0)
+    }
+
+    /// Changes the entries of a partition. `changed` sees those that did, as in [`Index::relocate`].
+    pub(crate) fn alter(
+        &self,
+        partition: Partition,
+        mut alter: impl FnMut(u64, Entry) -> Entry,
+        mut changed: impl FnMut(Entry, Entry),
+    ) {
+        if self.existing(partition).is_none() {
+            return;
+        }
+        self.change(partition, |Table { single, shared, books }| {
+            let single = single.iter_mut().map(|(&hash, entry)| (hash, entry));
+            let shared =
+                shared.iter_mut().flat_map(|(&hash, keys)| keys.values_mut().map(move |entry| (hash, entry)));
+            for (hash, entry) in single.chain(shared) {
+                let (old, new) = (*entry, alter(hash, *entry));
+                if new != old {
+                    *entry = new;
+                    books.account(hash, Some(old), Some(new));
+                    changed(old, new);
+                }
+            }
+        });
     }
 
     /// Settles that what is here of the partition's keys is all. Says the hashes of those whose records say otherwise.
-    pub(crate) fn settle(&self, partition: Partition) -> Vec<u64> {
-        self.change(partition, |table| {
-            let shared =
-                table.shared.iter_mut().flat_map(|(&hash, keys)| keys.values_mut().map(move |e| (hash, e)));
-            let all = table.single.iter_mut().map(|(&hash, entry)| (hash, entry)).chain(shared);
-            let mut incomplete = Vec::new();
-            for (hash, entry) in all.filter(|(_, entry)| entry.is_unsure()) {
-                if entry.is_incomplete() {
-                    incomplete.push(hash);
-                }
-                *entry = entry.settled();
+    /// `changed` as in [`Index::relocate`].
+    pub(crate) fn settle(
+        &self,
+        partition: Partition,
+        leftover: Leftover,
+        changed: impl FnMut(Entry, Entry),
+    ) -> Vec<u64> {
+        let mut marked = Vec::new();
+        let settle = |hash, entry: Entry| {
+            let settled = if entry.is_unsure() { entry.settled(leftover) } else { entry };
+            if entry.is_incomplete() && settled.is_present() {
+                marked.push(hash);
             }
-            table.unsure = 0;
-            incomplete
-        })
+            settled
+        };
+        self.alter(partition, settle, changed);
+        marked
     }
 
     /// Says how many partitions the ring has, which trees depend on. The first answer counts.
@@ -346,13 +390,13 @@ impl Index {
         let (table, &partitions) = (self.existing(partition)?, self.partitions.get()?);
         {
             let table = read(table);
-            if let Some(tree) = table.tree.as_ref().filter(|tree| tree.wants_depth().is_none()) {
+            if let Some(tree) = table.books.tree.as_ref().filter(|tree| tree.wants_depth().is_none()) {
                 return Some(then(tree));
             }
         }
         let mut table = write(table);
         table.plant(partitions);
-        table.tree.as_ref().map(then)
+        table.books.tree.as_ref().map(then)
     }
 }
 

@@ -52,4 +52,4 @@ pub use recovery::{QuarantinedSegment, Recovery};
 pub use shared::State;
 pub use snapshot::{MANIFEST, SNAPSHOTS, Snapshot, SnapshotError};
 pub use store::Store;
-pub use write::{Change, Committed, Done, HINTS, Prepared, Write};
+pub use write::{Change, Committed, Done, HINTS, Leftover, Prepared, Write};

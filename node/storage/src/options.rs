@@ -10,7 +10,7 @@ pub(crate) const SEGMENT_BYTES_MIN: u64 = 1024 * 1024;
 /// The largest segment: positions in a segment are 32 bits, and a segment is read whole at recovery.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// The largest record. Merging concurrent sets of several replicas can exceed what one write may make.
-pub(crate) const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(crate) const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024 - 1;
 
 /// When a write counts as durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

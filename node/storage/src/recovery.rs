@@ -23,6 +23,7 @@ use crate::format::{
     self, FLAG_SHARED_HASH, FORMAT, HeaderError, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use crate::index::Index;
+use crate::lifted::Lifted;
 use crate::segment::{
     Ending, LOG_SUFFIX, QUARANTINED_SUFFIX, Range, Scan, Segment, Segments, UNFINISHED_SUFFIX, position,
     read_prefix,
@@ -76,7 +77,7 @@ pub(crate) struct Recovered {
 }
 
 /// Reads the log of a node.
-pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenError> {
+pub(crate) fn recover(disk: &dyn Disk, node: NodeId, lifted: &Lifted) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(failed("listing the directory"))?;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED_SUFFIX)) {
         remove(disk, name);
@@ -97,6 +98,7 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenEr
     };
     recovery.read_all(&names)?;
     let mut recovered = recovery.recovered;
+    recovered.set_aside_outdated(lifted);
     if recovered.newest.as_ref().is_none_or(|newest| newest.range.last + 1 != recovered.next) {
         (recovered.newest, recovered.previous_end) = (None, 0); // What comes before the next segment is lost.
     }
@@ -109,6 +111,27 @@ pub(crate) fn recover(disk: &dyn Disk, node: NodeId) -> Result<Recovered, OpenEr
     recovered.report.keys = recovered.index.keys();
     recovered.report.segments = recovered.segments.in_order().len();
     Ok(recovered)
+}
+
+impl Recovered {
+    /// What a lost segment may have outdated is not shown until its partition is lifted. What was dropped when it was, is
+    /// not there; a removal stays one, whatever was lost.
+    fn set_aside_outdated(&self, lifted: &Lifted) {
+        let first: BTreeMap<u32, u64> =
+            self.segments.in_order().iter().map(|segment| (segment.slot, segment.range.first)).collect();
+        for partition in (0..=u16::MAX).map(Partition) {
+            let dropped = lifted.dropped_through(partition);
+            let lost = lifted.not_lifted(partition, self.lost_through);
+            let judge = |_, entry: Entry| match first.get(&entry.segment) {
+                Some(first) if *first <= dropped && !entry.is_removal() => entry.gone(),
+                Some(first) if *first <= lost && !entry.is_removal() => entry.stale(),
+                _ => entry,
+            };
+            if dropped > 0 || lost > 0 {
+                self.index.alter(partition, judge, |old, new| self.segments.count(Some(old), Some(new)));
+            }
+        }
+    }
 }
 
 fn failed(action: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {

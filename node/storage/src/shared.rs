@@ -55,7 +55,7 @@ pub(crate) enum Found {
         /// Whether the record says that a part of the set may be lost, whatever was settled since.
         marked: bool,
     },
-    /// There was a set, and the disk has lost it.
+    /// There was a set, and the disk has lost it, or perhaps a newer one.
     Lost,
     /// The key was removed.
     Removed {
@@ -113,8 +113,10 @@ impl Shared {
         let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
         Ok(match place {
             None => Located::Known(Found::Nothing),
-            Some((entry, _)) if entry.is_lost() => Located::Known(Found::Lost),
-            Some((entry, _)) if entry.is_gone() => Located::Known(Found::Removed { sure: true }),
+            Some((entry, _)) if entry.is_lost() || entry.is_stale() => Located::Known(Found::Lost),
+            Some((entry, _)) if entry.is_gone() => {
+                Located::Known(Found::Removed { sure: self.knows_all(key.partition) })
+            }
             Some((entry, segment)) => Located::At(entry, segment.ok_or_else(not_open)?),
         })
     }
@@ -184,10 +186,7 @@ impl Shared {
 
     /// The newest segment that was lost and may have held keys of this partition; 0 when none was.
     pub(crate) fn lost_through(&self, partition: Partition) -> u64 {
-        if self.lost_through == 0 || self.lost_through <= self.lifted.through(partition) {
-            return 0;
-        }
-        self.lost_through
+        self.lifted.not_lifted(partition, self.lost_through)
     }
 
     /// Whether this disk certainly never held a key of the partition that the index does not know.

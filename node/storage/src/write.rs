@@ -60,6 +60,15 @@ pub enum Change {
     },
 }
 
+/// What becomes of the keys of which a lost segment may have held a newer record, and that no peer gave since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leftover {
+    /// They are not there: peers who would know have no such keys.
+    Drop,
+    /// They are what they were before the loss: nobody knows better.
+    Keep,
+}
+
 /// The write is durable as the options say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {

@@ -10,6 +10,12 @@ use crate::ring::{Partition, PartitionCount};
 
 /// What a replica's index knows, from memory.
 pub trait View {
+    /// Whether all that this replica ever acknowledged of a partition is shown; not while it heals from a loss.
+    fn is_whole(&self, partition: Partition) -> bool {
+        let _ = partition;
+        true
+    }
+
     /// The root of a partition's tree.
     fn root(&self, partition: Partition) -> u64;
 
@@ -53,7 +59,8 @@ pub fn answer(request: Request, partitions: PartitionCount, view: &impl View) ->
     request.check(partitions)?;
     Ok(match request {
         Request::Roots { partitions } => {
-            Answer::Reply(Reply::Roots { roots: partitions.into_iter().map(|p| view.root(p)).collect() })
+            let root = |partition| view.is_whole(partition).then(|| view.root(partition));
+            Answer::Reply(Reply::Roots { roots: partitions.into_iter().map(root).collect() })
         }
         Request::Children { partition, prefixes } => {
             let cells = prefixes.into_iter().map(|prefix| view.children(partition, prefix)).collect();

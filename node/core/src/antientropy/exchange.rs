@@ -54,14 +54,23 @@ pub enum Step {
 pub struct Report {
     /// Which.
     pub partition: Partition,
-    /// Whether both sides hold now at least all that either held when the exchange began.
+    /// Whether both sides hold now at least all that either showed when the exchange began.
     pub synced: bool,
+    /// Whether the peer showed all that it had: not after a loss that it heals from ([`View::is_whole`]).
+    pub whole: bool,
     /// Hashes that were found to differ.
     pub differing: u64,
     /// Keys that came.
     pub pulled: u64,
     /// Keys that went.
     pub pushed: u64,
+}
+
+impl Report {
+    /// Of a partition that was not looked into.
+    pub(super) fn of(partition: Partition) -> Self {
+        Self { partition, synced: false, whole: true, differing: 0, pulled: 0, pushed: 0 }
+    }
 }
 
 /// What is under way.
@@ -84,8 +93,8 @@ pub struct Exchange {
     tries: u32,
     /// Not compared yet; the roots are asked for all of them at once.
     roots: Vec<Partition>,
-    /// Their roots differ.
-    differing: VecDeque<Partition>,
+    /// Their roots differ; and whether the peer told its own.
+    differing: VecDeque<(Partition, bool)>,
     walk: Option<Walk>,
     reports: VecDeque<Report>,
 }
@@ -119,8 +128,8 @@ impl Exchange {
                 return self.ask(Request::Roots { partitions: self.roots.clone() });
             }
             let Some(walk) = &mut self.walk else {
-                let Some(partition) = self.differing.pop_front() else { return Step::Finished };
-                self.walk = Some(Walk::new(Place { partition, partitions: self.ring }));
+                let Some((partition, whole)) = self.differing.pop_front() else { return Step::Finished };
+                self.walk = Some(Walk::new(Place { partition, partitions: self.ring }, whole));
                 continue;
             };
             let partition = walk.partition();
@@ -163,16 +172,15 @@ impl Exchange {
         }
     }
 
-    fn compare(&mut self, theirs: Vec<u64>, view: &impl View) -> Result<(), Refused> {
+    fn compare(&mut self, theirs: Vec<Option<u64>>, view: &impl View) -> Result<(), Refused> {
         if theirs.len() != self.roots.len() {
             return Err(Refused::Answer { why: "roots of other partitions than those asked for" });
         }
         for (partition, root) in std::mem::take(&mut self.roots).into_iter().zip(theirs) {
-            if view.root(partition) == root || planted::is(Bug::SkipExchange) {
-                let report = Report { partition, synced: true, differing: 0, pulled: 0, pushed: 0 };
-                self.reports.push_back(report);
+            if root == Some(view.root(partition)) || planted::is(Bug::SkipExchange) {
+                self.reports.push_back(Report { synced: true, ..Report::of(partition) });
             } else {
-                self.differing.push_back(partition);
+                self.differing.push_back((partition, root.is_some()));
             }
         }
         Ok(())
@@ -212,9 +220,8 @@ impl Exchange {
 
     fn give_up(&mut self) {
         let begun = self.walk.take().map(|walk| walk.report());
-        let waiting = self.differing.drain(..).chain(self.roots.drain(..));
-        let untouched =
-            waiting.map(|partition| Report { partition, synced: false, differing: 0, pulled: 0, pushed: 0 });
+        let waiting = self.differing.drain(..).map(|(partition, _)| partition).chain(self.roots.drain(..));
+        let untouched = waiting.map(Report::of);
         let begun = begun.map(|report| Report { synced: false, ..report });
         self.reports.extend(begun.into_iter().chain(untouched));
     }

@@ -96,8 +96,8 @@ pub enum Request {
 pub enum Reply {
     /// In the order of the request.
     Roots {
-        /// One each.
-        roots: Vec<u64>,
+        /// One each; none where the responder lost something and does not show all that it had.
+        roots: Vec<Option<u64>>,
     },
     /// In the order of the request; none where the responder keeps no finer cells.
     Children {

@@ -83,8 +83,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(place: Place) -> Self {
-        let report = Report { partition: place.partition, synced: true, differing: 0, pulled: 0, pushed: 0 };
+    pub(super) fn new(place: Place, whole: bool) -> Self {
+        let report = Report { synced: true, whole, ..Report::of(place.partition) };
         Self {
             place,
             phase: Phase::Descending { asked: Vec::new() },

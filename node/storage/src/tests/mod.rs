@@ -4,6 +4,7 @@
 mod access;
 mod crashes;
 mod faults;
+mod lost;
 mod rot;
 
 use std::collections::{BTreeMap, HashSet};
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::{Actor, Context, Dot, Event, Policy, Stamp, VersionSet};
-use quorate_core::ring::{Partition, key_hash};
+use quorate_core::ring::{Partition, PartitionCount, key_hash};
 
 use crate::access::Usage;
 use crate::disk::simulated::SimulatedDisk;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Leftover;
 
 /// A closed log of several segments, the same for the same seed, and its files in use.
 fn closed_log(seed: u64) -> (Rig, Vec<String>) {
@@ -74,12 +75,12 @@ proptest! {
 }
 
 impl Rig {
-    fn quarantined(&self) -> Vec<Partition> {
+    pub(super) fn quarantined(&self) -> Vec<Partition> {
         self.engine.as_ref().expect("open").quarantined()
     }
 
-    fn lift(&mut self, partition: Partition) {
-        self.engine().lift(partition).unwrap();
+    pub(super) fn lift(&mut self, partition: Partition, leftover: Leftover) {
+        self.engine().lift(partition, leftover).unwrap();
         while self.engine().prepare() {
             self.engine().commit();
         }
@@ -113,7 +114,7 @@ fn a_lost_record_heals_by_merges_and_counts_as_whole_after_it_was_settled() {
         rig.open().unwrap();
     }
     rig.merge_all();
-    rig.lift(PARTITION);
+    rig.lift(PARTITION, Leftover::Drop);
     assert_eq!(rig.quarantined(), []);
     assert_eq!(rig.get(healed), Ok(Some(set.clone())));
     for key in unknown {
@@ -135,7 +136,7 @@ fn partitions_are_lifted_one_by_one_and_stay_so() {
     assert_eq!(everything, 4097, "every partition, because nothing says which keys were lost, and the hints");
     let missing = Bytes::from_static(b"never written");
     let merged = rig.commit([(missing.clone(), Change::Merge(peer_set(1, b"peer")))]).remove(0);
-    rig.lift(PARTITION);
+    rig.lift(PARTITION, Leftover::Drop);
     for _ in 0..2 {
         assert_eq!(rig.quarantined().len(), everything - 1);
         assert_eq!(rig.get(&missing).unwrap(), merged.prepared);

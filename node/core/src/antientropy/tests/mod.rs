@@ -159,9 +159,9 @@ fn an_answer_that_breaks_the_protocol_is_refused() {
     assert!(exchange.replied(sequence + 1, Reply::Pushed { stored: true }, &view).is_ok(), "late: ignored");
     assert!(exchange.replied(sequence, Reply::Pushed { stored: true }, &view).is_err());
     let (mut exchange, sequence) = begin();
-    assert!(exchange.replied(sequence, Reply::Roots { roots: vec![1, 2] }, &view).is_err());
+    assert!(exchange.replied(sequence, Reply::Roots { roots: vec![Some(1), Some(2)] }, &view).is_err());
     let (mut exchange, sequence) = begin();
-    exchange.replied(sequence, Reply::Roots { roots: vec![1] }, &view).unwrap();
+    exchange.replied(sequence, Reply::Roots { roots: vec![Some(1)] }, &view).unwrap();
     let Step::Ask { sequence, request: Request::Entries { .. } } = exchange.step(&view) else {
         panic!("a flat tree is listed")
     };
@@ -280,7 +280,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     let after = proptest::option::of((0..300u64).prop_map(name));
     let next = proptest::option::of((hash(), after).prop_map(|(key_hash, after)| Cursor { key_hash, after }));
     prop_oneof![
-        vec(any::<u64>(), 0..3).prop_map(|roots| Reply::Roots { roots }),
+        vec(any::<Option<u64>>(), 0..3).prop_map(|roots| Reply::Roots { roots }),
         vec(proptest::option::of(any::<[u64; FANOUT]>()), 0..20).prop_map(|cells| Reply::Children { cells }),
         (entries, through).prop_map(|(entries, through)| Reply::Entries { entries, through }),
         (items, next, any::<bool>()).prop_map(|(items, next, missing)| {
