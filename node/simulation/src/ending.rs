@@ -29,7 +29,7 @@ impl World {
     }
 
     /// What a node holds of a key; none when it is gone, or cannot say.
-    fn held(&self, node: NodeId, key: KeyId) -> Option<(usize, VersionSet)> {
+    pub(crate) fn held(&self, node: NodeId, key: KeyId) -> Option<(usize, VersionSet)> {
         let machine = self.machine_of(node)?;
         let process = self.machines[machine].process.as_ref()?;
         let set = process.engine.get(self.partition_of(key), &key_name(key)).ok()?;

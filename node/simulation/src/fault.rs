@@ -5,6 +5,7 @@ use std::time::Duration;
 use quorate_storage::State;
 use quorate_storage::disk::simulated::SimulatedDisk;
 
+use crate::check::outdated::Held;
 use crate::dice::Dice;
 use crate::history::{Verdict, Violation};
 use crate::machine::{Copied, Documents, Restored};
@@ -13,6 +14,8 @@ use crate::world::{DISK_BYTES, Event, World, new_node};
 
 /// How long a node is away that finds out that its disk went back in time.
 const BEGIN_ANEW: Duration = Duration::from_millis(500);
+/// Where a segment begins.
+const HEADER_BYTES: u64 = 96;
 /// How long a connection stands that carries nothing in one direction.
 const CONNECTION_STANDS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
@@ -172,26 +175,45 @@ impl World {
         self.machines[node].disk.crash(dice.roll());
     }
 
-    /// Bits of a sealed segment change, and the node starts anew. The end of the log is left alone: there rot cannot be
-    /// told from a write that the power cut tore.
+    /// Bits of a segment change, often one of its header too, so that it is lost as a whole; and the node starts anew. The
+    /// groups at the end of the log are left alone: there rot cannot be told from a write that the power cut tore.
     fn rot(&mut self, node: usize, dice: &mut Dice) {
+        self.remember_held(node);
         self.stop(node);
         let disk = self.machines[node].disk.clone();
         disk.kill_process();
         let mut names: Vec<String> = disk.attach().list().unwrap_or_default();
         names.retain(|name| name.len() > 33 && name.as_bytes()[16] == b'-' && name.ends_with(".log"));
         names.sort();
-        names.pop();
+        let whole = dice.chance(700);
+        if !whole {
+            names.pop();
+        }
         if names.is_empty() {
             return;
         }
-        let name = &names[dice.below(names.len() as u64) as usize];
+        // What the newest segments replaced is often still there.
+        let newest = names.len() - 1;
+        let at = if dice.chance(600) { newest } else { dice.below(names.len() as u64) as usize };
+        let name = &names[at];
         let length = disk.bytes(name).map_or(0, |bytes| bytes.len() as u64);
-        for _ in 0..dice.pick(&[1, 10, 100]) {
-            if length > 0 && disk.rot(name, dice.below(length) as usize, dice.below(8) as u8) {
+        let count = dice.pick(&[1, 10, 100]);
+        let mut rot = |below| {
+            if below > 0 && disk.rot(name, dice.below(below) as usize, dice.below(8) as u8) {
                 self.lost.insert(self.machines[node].documents.node);
             }
+        };
+        (0..count).for_each(|_| rot(length));
+        if whole {
+            rot(HEADER_BYTES.min(length));
         }
+    }
+
+    fn remember_held(&mut self, machine: usize) {
+        let node = self.machines[machine].documents.node;
+        let held = |key| Some((key, self.held(node, key)?.1));
+        let held: Held = self.history.keys().filter_map(held).collect();
+        self.machines[machine].held_before = held;
     }
 
     /// The disk is gone: what comes back is another node.
@@ -203,6 +225,7 @@ impl World {
         at.documents = Documents::empty(id);
         at.copies.clear();
         at.restored = None;
+        at.held_before.clear();
     }
 
     fn restore_disk(&mut self, node: usize, fault: usize) {
@@ -215,6 +238,7 @@ impl World {
         let starts =
             |machine: &crate::machine::Machine| machine.documents.starts.get(&id).map(|known| known.position);
         at.disk.restore(&disk);
+        at.held_before.clear();
         at.documents = documents;
         let known = self.machines.iter().enumerate().filter(|(other, _)| *other != node);
         let known =

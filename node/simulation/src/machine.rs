@@ -12,6 +12,7 @@ use quorate_replica::{Completion, KnownStart, Replica, SlowRead, Storage};
 use quorate_storage::disk::simulated::{Backup, SimulatedDisk};
 use quorate_storage::{Access, Engine};
 
+use crate::check::outdated::Held;
 use crate::clock::Clock;
 use crate::world::Input;
 
@@ -60,6 +61,8 @@ pub(crate) struct Machine {
     pub(crate) copies: BTreeMap<usize, Copied>,
     /// Whether its disk went back in time, and nobody has noticed yet.
     pub(crate) restored: Option<Restored>,
+    /// What it held when its disk lost something.
+    pub(crate) held_before: Held,
 }
 
 /// What is known of a disk that went back in time.

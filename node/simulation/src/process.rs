@@ -14,10 +14,10 @@ use quorate_storage::{Engine, Options, Step};
 use quorate_wire::frame::{self, FRAME_BYTES_MAX};
 use quorate_wire::peer::Frame;
 
-use crate::check::{amnesia, answers, bound};
+use crate::check::{amnesia, answers, bound, outdated};
 use crate::cold::cold;
 use crate::history::{Verdict, Violation};
-use crate::machine::{Handle, Mailbox, Process};
+use crate::machine::{Handle, Machine, Mailbox, Process};
 use crate::network::Session;
 use crate::scenario::CLIENTS_END;
 use crate::trace::shown;
@@ -392,6 +392,7 @@ impl World {
     fn send(&mut self, machine: usize, run: u64, to: &Peer, frame: &Frame) -> Verdict {
         amnesia::message(&mut self.history, frame)?;
         self.hints.sends(machine, run, frame);
+        self.compare_with_before(machine, to, frame)?;
         let mut bytes = BytesMut::new();
         if frame::encode(frame, FRAME_BYTES_MAX, &mut bytes).is_err() {
             self.cannot_send(machine, run, frame, Duration::ZERO);
@@ -413,6 +414,20 @@ impl World {
             return Ok(());
         };
         self.deliver(machine, run, target, (session, connecting), to, frame, bytes)
+    }
+
+    /// Of what a node held before its disk lost something nothing older is shown by it, until somebody sends it that.
+    fn compare_with_before(&mut self, machine: usize, to: &Peer, frame: &Frame) -> Verdict {
+        if self.machines.iter().all(|machine| machine.held_before.is_empty()) {
+            return Ok(());
+        }
+        let content = outdated::content(&self.history, frame);
+        if let Some(target) = machine_at(&to.address).and_then(|at| self.machines.get_mut(at)) {
+            content.iter().for_each(|(key, _)| drop(target.held_before.remove(key)));
+        }
+        let Machine { documents, held_before, .. } = &mut self.machines[machine];
+        let by = Actor { node: documents.node, start: documents.start };
+        outdated::shown(held_before, by, &content)
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -199,7 +199,7 @@ impl Scenario {
             request_timeout: ms(dice.pick(&[500, 1000, 2000])),
             detect_after: ms(dice.pick(&[1000, 2000, 3000])),
             anti_entropy,
-            segment_bytes: dice.pick(&[64 * 1024, 256 * 1024, 1024 * 1024]),
+            segment_bytes: dice.pick(&[16 * 1024, 64 * 1024, 1024 * 1024]),
             operations_max: dice.pick(&[32, 1024, 16 * 1024]),
             network,
             sync_takes: us(dice.pick(&[100, 300, 2000, 8000])),
@@ -304,8 +304,22 @@ fn draw_faults(dice: &mut Dice, scenario: &Scenario) -> Vec<Fault> {
         }
         faults.push(Fault { at, lasts, kind, dice: dice.roll() });
     }
+    if losses_left > 0 && dice.chance(400) {
+        faults.push(draw_late_rot(&mut dice.fork(), scenario.nodes));
+    }
     faults.sort_by_key(|fault| fault.at);
     faults
+}
+
+/// Rot when much was written, deleted and forgotten: then it has the most to bring back.
+fn draw_late_rot(dice: &mut Dice, nodes: usize) -> Fault {
+    let kind = FaultKind::Rot { node: dice.below(nodes as u64) as usize };
+    Fault {
+        at: dice.time(SAFETY / 2, SAFETY - ms(500)),
+        lasts: ms(dice.between(100, 5000)),
+        kind,
+        dice: dice.roll(),
+    }
 }
 
 fn draw_fault(dice: &mut Dice, nodes: usize, node: usize) -> (FaultKind, Duration) {

@@ -10,6 +10,7 @@ use quorate_replica::{Answer, Record, Sender};
 use quorate_storage::disk::simulated::SimulatedDisk;
 
 use crate::check::hint::Hints;
+use crate::check::outdated::Held;
 use crate::client::{Client, Pending};
 use crate::clock::Clock;
 use crate::dice::Dice;
@@ -308,6 +309,7 @@ fn machine(dice: &mut Dice) -> Machine {
         waking: false,
         copies: BTreeMap::new(),
         restored: None,
+        held_before: Held::new(),
     }
 }
 

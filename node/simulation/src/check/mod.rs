@@ -1,6 +1,6 @@
 //! What must hold, one promise a file.
 //!
-//! `amnesia` and `siblings` look at every set that anybody sends or reads, `overlap` at every read that is answered,
+//! `amnesia`, `outdated` and `siblings` look at every set that anybody sends or reads, `overlap` at every read that is answered,
 //! `answers` at every request, `bound` at every node after every step; `ack`, `converge`, `hint` and `quiet` at the end,
 //! when faults are long over.
 
@@ -10,5 +10,6 @@ pub(crate) mod answers;
 pub(crate) mod bound;
 pub(crate) mod converge;
 pub(crate) mod hint;
+pub(crate) mod outdated;
 pub(crate) mod overlap;
 pub(crate) mod quiet;
