@@ -7,13 +7,16 @@
 //! | the objects of `build::Prepared` | create, patch (server-side apply, one field manager) |
 //! | the Secret | create: it can never be overwritten, not even by a bug |
 //! | the ring's ConfigMap | create, update (compare-and-swap; never a patch) |
-//! | pods of an older template | delete, with the UID as precondition |
+//! | pods of an older template, or whose disk is lost | delete, with the UID as precondition |
+//! | volume claims | patch (which disk is on it), delete (with the UID as precondition) |
 //! | the status | patch of kvclusters/status |
 //! | events | create, patch |
 
+use std::collections::BTreeMap;
+
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -21,7 +24,7 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use quorate_core::ClusterId;
-use quorate_core::ring::Epoch;
+use quorate_core::ring::{Epoch, MemberState};
 use rand::RngCore;
 use serde_json::json;
 use uuid::Uuid;
@@ -29,7 +32,7 @@ use uuid::Uuid;
 use crate::build::{self, names};
 use crate::crd::{KVCluster, KVClusterStatus};
 use crate::metrics::Metrics;
-use crate::observe::{Observed, SecretState, admin_client};
+use crate::observe::{DiskMark, Observed, RingState, SecretState, admin_client};
 use crate::plan::{Action, Deletion, Kind, Manifest, Plan, RingChange};
 use crate::status::Notice;
 
@@ -130,17 +133,29 @@ impl Applier {
                 self.create(&cluster.namespace, &build::ring(cluster, id, None, None)).await?;
                 Ok(Some(Notice::normal("RingCreated", format!("made the ring of cluster {id}"))))
             }
-            Action::ReplaceRing { cluster_id, epoch, resource_version, why } => {
-                let ring =
-                    build::ring(cluster, *cluster_id, epoch.as_deref(), Some(resource_version.clone()));
+            Action::ReplaceRing { cluster_id, epoch, change, resource_version } => {
+                let said = epoch.as_deref().map(|epoch| (epoch, *change));
+                let ring = build::ring(cluster, *cluster_id, said, Some(resource_version.clone()));
                 self.replace(&cluster.namespace, &ring).await?;
-                Ok(epoch.as_ref().and_then(|epoch| committed(epoch, *why)))
+                Ok(said.filter(|(epoch, _)| is_new(epoch, observed)).and_then(committed))
             }
             Action::Apply(manifest) => self.apply_manifest(&cluster.namespace, manifest).await.map(|()| None),
             Action::PushEpoch { epoch, nodes } => self.push(epoch, nodes, observed).await.map(|()| None),
             Action::DeletePod { name, uid, why } => {
-                self.delete_pod(&cluster.namespace, name, uid).await?;
+                self.delete::<Pod>(&cluster.namespace, name, uid, None).await?;
                 Ok(Some(deleted(name, *why)))
+            }
+            Action::MarkClaim { name, uid, disk } => {
+                self.mark_claim(&cluster.namespace, name, uid, disk).await.map(|()| None)
+            }
+            Action::DeleteClaim { name, uid, why } => {
+                self.delete::<PersistentVolumeClaim>(&cluster.namespace, name, uid, None).await?;
+                Ok(Some(Notice::normal("VolumeDeleted", format!("deleted the volume claim {name}: {why}"))))
+            }
+            Action::RenewPod { name, uid, now } => {
+                self.delete::<Pod>(&cluster.namespace, name, uid, now.then_some(0)).await?;
+                let note = format!("{name} comes back with a new volume: deleted the pod");
+                Ok(Some(Notice::normal("PodRenewed", note)))
             }
         }
     }
@@ -190,14 +205,56 @@ impl Applier {
         }
     }
 
-    async fn delete_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        self.count("Pod", "delete");
+    /// INV-UID: another incarnation of the name is refused.
+    async fn delete<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        grace_seconds: Option<u32>,
+    ) -> Result<(), ApplyError>
+    where
+        K: Written,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        self.count(&K::kind(&()), "delete");
         let params = DeleteParams {
+            grace_period_seconds: grace_seconds,
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
             ..DeleteParams::default()
         };
-        api.delete(name, &params).await.map(|_| ()).map_err(|error| ApplyError::of(what("Pod", name), error))
+        match api.delete(name, &params).await {
+            // Gone already: what was wanted.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => deleted.map(|_| ()).map_err(|error| ApplyError::of(what(&K::kind(&()), name), error)),
+        }
+    }
+
+    async fn mark_claim(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        disk: &DiskMark,
+    ) -> Result<(), ApplyError> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        self.count("PersistentVolumeClaim", "patch");
+        let annotations = BTreeMap::from([
+            (names::CLUSTER_ID_ANNOTATION, disk.cluster.to_string()),
+            (names::NODE_ID_ANNOTATION, disk.node.to_string()),
+        ]);
+        let patch = Patch::Merge(json!({"metadata": {"uid": uid, "annotations": annotations}}));
+        let params =
+            PatchParams { field_manager: Some(names::OPERATOR.to_owned()), ..PatchParams::default() };
+        match api.patch(name, &params, &patch).await {
+            // Another incarnation: its UID cannot change, says the API server.
+            Err(kube::Error::Api(status)) if status.code == 422 => {
+                Err(ApplyError::Conflict { what: what("PersistentVolumeClaim", name) })
+            }
+            marked => {
+                marked.map(|_| ()).map_err(|error| ApplyError::of(what("PersistentVolumeClaim", name), error))
+            }
+        }
     }
 
     /// Every node gets its chance, also when another does not take it.
@@ -262,7 +319,7 @@ impl Applier {
     }
 }
 
-/// The two kinds that are created whole and never applied.
+/// The kinds that are written otherwise than by server-side apply.
 trait Written:
     Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
     + Clone
@@ -274,20 +331,40 @@ trait Written:
 
 impl Written for Secret {}
 impl Written for ConfigMap {}
+impl Written for Pod {}
+impl Written for PersistentVolumeClaim {}
 
-fn committed(epoch: &Epoch, why: RingChange) -> Option<Notice> {
+/// Whether this commits another epoch than the one that was committed already.
+fn is_new(epoch: &Epoch, observed: &Observed) -> bool {
+    let known = match &observed.ring {
+        RingState::Present(ring) => ring.epoch.as_ref().map(|epoch| epoch.mark()),
+        RingState::Absent | RingState::Malformed(_) => None,
+    };
+    known != Some(epoch.mark())
+}
+
+fn committed((epoch, change): (&Epoch, Option<RingChange>)) -> Option<Notice> {
     let number = epoch.number();
-    let members = epoch.members().len();
-    match why {
-        RingChange::FirstEpoch => {
-            Some(Notice::normal("EpochCommitted", format!("committed epoch {number} with {members} members")))
+    let count = |state| epoch.members().iter().filter(|member| member.state == state).count();
+    let (active, leaving) = (count(MemberState::Active), count(MemberState::Leaving));
+    let change = change?;
+    Some(match change {
+        RingChange::Recovered => {
+            Notice::warning("EpochRecovered", format!("recovered the lost epoch {number} from the nodes"))
         }
-        RingChange::Recovered => Some(Notice::warning(
-            "EpochRecovered",
-            format!("recovered the lost epoch {number} from the nodes"),
-        )),
-        RingChange::Owner => None,
-    }
+        RingChange::DataLossAccepted => Notice::warning(
+            "DataLossAccepted",
+            format!("committed epoch {number}, which gives up what only a lost member held"),
+        ),
+        change if leaving > 0 => Notice::normal(
+            "EpochCommitted",
+            format!("committed epoch {number} ({change}) with {active} members; {leaving} leave"),
+        ),
+        change => Notice::normal(
+            "EpochCommitted",
+            format!("committed epoch {number} ({change}) with {active} members"),
+        ),
+    })
 }
 
 fn deleted(name: &str, why: Deletion) -> Notice {

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use quorate_admin::types::{Health, Identity, Members, NodeStatus, StorageState};
+use k8s_openapi::jiff::Timestamp;
+use quorate_admin::types::{Health, Identity, Members, NodeStatus, StorageState, Transition};
 use quorate_core::ring::{Epoch, Member, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
 
 use crate::build::names;
 use crate::crd::{KVCluster, KVClusterSpec};
-use crate::observe::{Existing, NodeAnswer, Observed, PodState, RingObject, RingState, SecretState};
-use crate::plan::{Action, Kind, Manifest, Plan, decide};
+use crate::observe::{
+    ClaimState, DiskMark, Existing, Machine, NodeAnswer, Observed, PodState, RingObject, RingState,
+    SecretState,
+};
+use crate::plan::{Action, Kind, Manifest, Plan, RingChange, decide};
 use crate::validate::{Settings, ValidatedCluster, validate};
 
 pub(crate) fn cluster(name: &str, change: impl FnOnce(&mut KVClusterSpec)) -> KVCluster {
@@ -63,7 +67,7 @@ pub(crate) fn epoch_of(cluster: &ValidatedCluster) -> Arc<Epoch> {
 pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch>) -> NodeStatus {
     let name = names::pod(&cluster.name, ordinal);
     NodeStatus {
-        transition: Default::default(),
+        transition: settled(epoch),
         identity: Identity {
             node_id: disk(ordinal),
             cluster_id: cluster_id(),
@@ -89,6 +93,24 @@ pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Optio
     }
 }
 
+/// Nothing is left to do.
+pub(crate) fn settled(epoch: Option<&Epoch>) -> Transition {
+    let number = epoch.map_or(0, Epoch::number);
+    Transition { oldest_epoch: number, newest_epoch: number, ..Transition::default() }
+}
+
+/// The claim that the pod with a number mounts, with its disk written on it.
+pub(crate) fn claim(cluster: &ValidatedCluster, ordinal: u16) -> ClaimState {
+    ClaimState {
+        name: format!("data-{}", names::pod(&cluster.name, ordinal)),
+        uid: format!("claim-{ordinal}"),
+        ordinal,
+        lost: false,
+        terminating: false,
+        disk: Some(DiskMark { cluster: cluster_id(), node: disk(ordinal) }),
+    }
+}
+
 /// A running pod whose node answers.
 pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch>) -> PodState {
     PodState {
@@ -102,6 +124,9 @@ pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch
         revision: Some("r1".to_owned()),
         address: Some(format!("10.0.0.{ordinal}:5000")),
         trouble: None,
+        obstacle: None,
+        down_since: None,
+        machine_state: Machine::Ready,
         machine: Some(format!("machine-{ordinal}")),
         zone: Some(format!("zone-{ordinal}")),
         node: NodeAnswer::Answered(Box::new(node_status(cluster, ordinal, epoch))),
@@ -156,11 +181,15 @@ pub(crate) fn at_rest(cluster: &ValidatedCluster) -> Observed {
             ring: RingState::Present(RingObject {
                 cluster_id: cluster_id(),
                 epoch: Some(epoch),
+                change: Some(RingChange::FirstEpoch),
                 resource_version: "7".to_owned(),
                 owners: Vec::new(),
             }),
             recorded_cluster_id: Some(cluster_id()),
+            recorded_epoch: true,
+            claims: (0..cluster.nodes).map(|ordinal| claim(cluster, ordinal)).collect(),
             pods,
+            now: Timestamp::UNIX_EPOCH,
         },
     )
 }
@@ -178,7 +207,9 @@ pub(crate) fn before_the_first_epoch(cluster: &ValidatedCluster) -> Observed {
     let mut observed = at_rest(cluster);
     if let RingState::Present(ring) = &mut observed.ring {
         ring.epoch = None;
+        ring.change = None;
     }
+    observed.recorded_epoch = false;
     observed.pods = (0..cluster.nodes).map(|ordinal| pod(cluster, ordinal, None)).collect();
     settled_budget(cluster, observed)
 }

@@ -3,26 +3,30 @@
 //! Every read goes to the API server itself, not to a watch's cache: a stale view is how quorum guards break. What
 //! could not be read is told apart from what is not there: unknown is never "absent".
 
-use std::collections::BTreeMap;
+mod claims;
+mod pods;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStateTerminated, ContainerStatus, Node, Pod, Secret, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::ListParams;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, ResourceExt};
 use quorate_admin::types::NodeStatus;
 use quorate_core::ClusterId;
 use quorate_core::ring::Epoch;
 
+pub use claims::{ClaimState, DiskMark};
+pub use pods::{Machine, Obstacle};
+
 use crate::build::names;
 use crate::crd::{KVCluster, Spread};
+use crate::plan::RingChange;
 
 /// One call to a node; a node that takes longer is not answering.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,8 +44,14 @@ pub struct Observed {
     pub ring: RingState,
     /// The identity of the cluster that the status remembers, for when the ConfigMap is lost.
     pub recorded_cluster_id: Option<ClusterId>,
+    /// Whether the status remembers that an epoch was committed.
+    pub recorded_epoch: bool,
+    /// The volume claims of the pods, by number.
+    pub claims: Vec<ClaimState>,
     /// The pods of the StatefulSet, by number.
     pub pods: Vec<PodState>,
+    /// When this was observed.
+    pub now: Timestamp,
 }
 
 /// The objects that the operator applies, as they are.
@@ -102,6 +112,8 @@ pub struct RingObject {
     pub cluster_id: ClusterId,
     /// The committed epoch; none before the first.
     pub epoch: Option<Arc<Epoch>>,
+    /// What that epoch was committed for; none where the ConfigMap does not say.
+    pub change: Option<RingChange>,
     /// For the compare-and-swap.
     pub resource_version: String,
     /// Whom it goes with.
@@ -131,8 +143,14 @@ pub struct PodState {
     pub address: Option<String>,
     /// Why Kubernetes does not run it, in its words.
     pub trouble: Option<String>,
-    /// The machine that it runs on.
+    /// What keeps it from running.
+    pub obstacle: Option<Obstacle>,
+    /// Since when Kubernetes counts it as not ready; none while it is ready.
+    pub down_since: Option<Timestamp>,
+    /// The name of the machine that it runs on.
     pub machine: Option<String>,
+    /// How that machine is.
+    pub machine_state: Machine,
     /// The zone of that machine.
     pub zone: Option<String>,
     /// What the node said.
@@ -201,20 +219,30 @@ pub async fn observe(client: &Client, cluster: &KVCluster) -> Result<Observed, O
     };
     let secret = secret_state(reader.get("the Secret", &names::secret(name)).await?);
     let ring = ring_state(reader.get("the ring's ConfigMap", &names::ring(name)).await?);
-    let mut pods = reader.pods(existing.stateful_set.as_ref()).await?;
-    if cluster.spec.zones.spread != Spread::Disabled {
-        pods = reader.with_zones(pods, &cluster.spec.zones.topology_key).await?;
-    }
+    let claims = reader.claims().await?;
+    let pods = reader.pods(existing.stateful_set.as_ref()).await?;
+    let zones = &cluster.spec.zones;
+    let topology_key = (zones.spread != Spread::Disabled).then_some(zones.topology_key.as_str());
+    let pods = reader.with_machines(pods, topology_key).await?;
     let epoch_is_known = matches!(&ring, RingState::Present(RingObject { epoch: Some(_), .. }));
     let pods = match &secret {
         SecretState::Present { text, .. } => ask_nodes(pods, text, !epoch_is_known).await?,
         SecretState::Absent | SecretState::Malformed => pods,
     };
-    let recorded =
-        cluster.status.as_ref().and_then(|status| status.ring.as_ref()?.cluster_id.as_ref()?.parse().ok());
-    Ok(Observed { existing, secret, ring, recorded_cluster_id: recorded, pods })
+    let recorded = cluster.status.as_ref().and_then(|status| status.ring.as_ref());
+    Ok(Observed {
+        existing,
+        secret,
+        ring,
+        recorded_cluster_id: recorded.and_then(|ring| ring.cluster_id.as_ref()?.parse().ok()),
+        recorded_epoch: recorded.is_some_and(|ring| ring.epoch.is_some()),
+        claims,
+        pods,
+        now: Timestamp::now(),
+    })
 }
 
+/// Reads one cluster's objects.
 struct Reader<'a> {
     client: &'a Client,
     name: String,
@@ -231,36 +259,6 @@ impl Reader<'_> {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         api.get_opt(name).await.map_err(|source| ObserveError::Read { what, source })
-    }
-
-    /// The pods of this StatefulSet's incarnation, by number. Others that carry the labels are not ours.
-    async fn pods(&self, stateful_set: Option<&StatefulSet>) -> Result<Vec<PodState>, ObserveError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = ListParams::default().labels(&names::selector_text(&self.name));
-        let list =
-            api.list(&params).await.map_err(|source| ObserveError::Read { what: "the pods", source })?;
-        let uid = stateful_set.and_then(|set| set.metadata.uid.as_deref());
-        let ours = |pod: &Pod| pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid);
-        let states = list.items.into_iter().filter(ours).filter_map(|pod| pod_state(&self.name, &pod));
-        let mut states: Vec<PodState> = states.collect();
-        states.sort_by_key(|pod| pod.ordinal);
-        Ok(states)
-    }
-
-    async fn with_zones(&self, mut pods: Vec<PodState>, label: &str) -> Result<Vec<PodState>, ObserveError> {
-        let api: Api<Node> = Api::all(self.client.clone());
-        let mut zones: BTreeMap<String, Option<String>> = BTreeMap::new();
-        for pod in &mut pods {
-            let Some(machine) = &pod.machine else { continue };
-            if !zones.contains_key(machine) {
-                let read = api.get_opt(machine).await;
-                let node = read.map_err(|source| ObserveError::Read { what: "a machine's zone", source })?;
-                let zone = node.and_then(|node| node.labels().get(label).cloned());
-                zones.insert(machine.clone(), zone.filter(|zone| !zone.is_empty()));
-            }
-            pod.zone = zones.get(machine).cloned().flatten();
-        }
-        Ok(pods)
     }
 }
 
@@ -291,62 +289,10 @@ fn ring_state(map: Option<ConfigMap>) -> RingState {
     RingState::Present(RingObject {
         cluster_id,
         epoch: epoch.map(Arc::new),
+        change: data.get(names::CHANGE_KEY).and_then(|word| word.parse().ok()),
         resource_version: map.resource_version().unwrap_or_default(),
         owners: map.metadata.owner_references.unwrap_or_default(),
     })
-}
-
-/// None for a pod whose name is not of the StatefulSet's making.
-fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
-    let name = pod.name_any();
-    let ordinal = name.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()?;
-    let status = pod.status.clone().unwrap_or_default();
-    let conditions = status.conditions.unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let unscheduled =
-        conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    let containers = status.container_statuses.unwrap_or_default();
-    let container = containers.into_iter().find(|container| container.name == names::CONTAINER);
-    let container = container.unwrap_or_default();
-    let unscheduled =
-        unscheduled.and_then(|condition| condition.message.clone().or(condition.reason.clone()));
-    Some(PodState {
-        name,
-        uid: pod.uid().unwrap_or_default(),
-        ordinal,
-        ready,
-        running: container.state.as_ref().is_some_and(|state| state.running.is_some()),
-        has_crashed: crash(&container).is_some(),
-        terminating: pod.metadata.deletion_timestamp.is_some(),
-        revision: pod.labels().get("controller-revision-hash").cloned(),
-        address: status.pod_ip.filter(|ip| !ip.is_empty()).map(|ip| address(&ip)),
-        trouble: unscheduled.or_else(|| trouble(&container)).filter(|_| !ready),
-        machine: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        zone: None,
-        node: NodeAnswer::NotAsked,
-        held: None,
-    })
-}
-
-/// How the container ended last.
-fn crash(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
-    let states = [&container.state, &container.last_state];
-    states.into_iter().find_map(|state| state.as_ref()?.terminated.as_ref())
-}
-
-/// In the same words for as long as it is the same trouble: a container that crashes runs now and then, and an image
-/// that cannot be pulled is tried again.
-fn trouble(container: &ContainerStatus) -> Option<String> {
-    if let Some(crash) = crash(container) {
-        return Some(format!("crashed: {}", crash.reason.as_deref().unwrap_or("Unknown")));
-    }
-    let waiting = container.state.as_ref()?.waiting.as_ref()?.reason.clone()?;
-    Some(if waiting == "ErrImagePull" { "ImagePullBackOff".to_owned() } else { waiting })
-}
-
-fn address(ip: &str) -> String {
-    let port = names::PEER_PORT;
-    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
 }
 
 /// Asks all nodes at once: one that does not answer holds nobody else up.
@@ -408,23 +354,5 @@ mod tests {
     fn a_secret_without_a_value_is_not_taken_for_an_absent_one() {
         assert_eq!(secret_state(None), SecretState::Absent);
         assert_eq!(secret_state(Some(Secret::default())), SecretState::Malformed);
-    }
-
-    #[test]
-    fn only_names_of_the_stateful_set_are_numbered() {
-        let named = |name: &str| {
-            let mut pod = Pod::default();
-            pod.metadata.name = Some(name.to_owned());
-            pod_state("demo", &pod).map(|pod| pod.ordinal)
-        };
-        assert_eq!(named("demo-12"), Some(12));
-        assert_eq!(named("demo-x"), None);
-        assert_eq!(named("other-1"), None);
-    }
-
-    #[test]
-    fn an_address_of_ipv6_is_bracketed() {
-        assert_eq!(address("10.0.0.1"), "10.0.0.1:5000");
-        assert_eq!(address("fd00::1"), "[fd00::1]:5000");
     }
 }

@@ -3,10 +3,13 @@
 //! The API server has refused malformed objects already; what is refused here is well-formed and not available in this
 //! version. Nothing is changed for a cluster that is refused: half of a wish is worse than none.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use quorate_core::ring::Replication;
 
+use crate::build::names;
 use crate::crd::{
     Conflicts, Durability, ImageSpec, KVCluster, Mode, PodSpec, PullPolicy, Quorum, ResourcesSpec,
     StorageSpec, SyncSpec, ZonesSpec,
@@ -51,6 +54,12 @@ pub struct ValidatedCluster {
     pub zones: ZonesSpec,
     /// After what silence a node is called down.
     pub detect_after: String,
+    /// How long a node must be down before it counts as lost for good.
+    pub permanent_after: Duration,
+    /// Whether nodes that are lost for good are replaced.
+    pub auto_replace: bool,
+    /// The disk whose data a person gave up, as written.
+    pub accept_data_loss: Option<String>,
     /// How often replicas are compared, where it is not what a node does by itself.
     pub anti_entropy_interval: Option<String>,
     /// Bytes a second of background repair, where it is not what a node takes by itself.
@@ -116,7 +125,6 @@ fn not_supported_yet(cluster: &KVCluster) -> Vec<Refusal> {
         (spec.replication.mode == Mode::Primary, "replication.mode: Primary", "mode: Leaderless"),
         (spec.protocols.resp.enabled, "protocols.resp", "enabled: false, and use HTTP"),
         (spec.protocols.udp.enabled, "protocols.udp", "enabled: false, and use HTTP"),
-        (spec.failure.auto_replace, "failure.autoReplace", "autoReplace: false"),
     ];
     let asked = wishes.into_iter().filter(|(asked, ..)| *asked);
     asked.map(|(_, field, instead)| Refusal::NotSupportedYet { field, instead }).collect()
@@ -152,6 +160,10 @@ fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, R
         storage: spec.storage.clone(),
         zones: spec.zones.clone(),
         detect_after: spec.failure.detect_after.clone(),
+        permanent_after: duration(&spec.failure.permanent_after)
+            .ok_or(out_of_range("failure.permanentAfter"))?,
+        auto_replace: spec.failure.auto_replace,
+        accept_data_loss: cluster.annotations().get(names::ACCEPT_DATA_LOSS_ANNOTATION).cloned(),
         anti_entropy_interval: Some(spec.sync.anti_entropy_interval.clone())
             .filter(|interval| *interval != SyncSpec::default().anti_entropy_interval),
         transfer_bytes_per_second: transfer_rate(&spec.sync)?,
@@ -160,6 +172,19 @@ fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, R
         pod: spec.pod.clone(),
         paused: spec.paused,
         operator_namespace: settings.operator_namespace.clone(),
+    })
+}
+
+/// One whole number and one unit, as the definition asks for.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at(text.find(|letter: char| !letter.is_ascii_digit())?);
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
     })
 }
 
@@ -208,11 +233,19 @@ mod tests {
             spec.replication.mode = Mode::Primary;
             spec.protocols.resp.enabled = true;
             spec.protocols.udp.enabled = true;
-            spec.failure.auto_replace = true;
         });
         let refusals = validate(&wishful, &settings()).unwrap_err();
-        assert_eq!(refusals.len(), 4);
+        assert_eq!(refusals.len(), 3);
         assert!(refusals[0].to_string().ends_with("write mode: Leaderless"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn a_duration_is_one_number_and_one_unit() {
+        let seconds = |text: &str| duration(text).map(|duration| duration.as_secs_f64());
+        let cases =
+            [("15m", Some(900.0)), ("500ms", Some(0.5)), ("90s", Some(90.0)), ("168h", Some(604_800.0))];
+        assert!(cases.iter().all(|(text, expected)| seconds(text) == *expected), "{cases:?}");
+        assert!(["", "15", "m", "1d", "1h2m", "-1s"].iter().all(|text| duration(text).is_none()));
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn the_largest_epoch_fits_into_a_config_map() {
     });
     let replication = Replication { factor: 9, read_quorum: 5, write_quorum: 5 };
     let epoch = planner::first_epoch(ClusterId::from_u128(1), 4096, replication, members.collect()).unwrap();
-    let ring = build::ring(&validated(CLUSTERS[0].1), ClusterId::from_u128(1), Some(&epoch), None);
+    let ring = build::ring(&validated(CLUSTERS[0].1), ClusterId::from_u128(1), Some((&epoch, None)), None);
     let bytes = serde_json::to_string(&ring).unwrap().len();
     assert!(bytes < CONFIG_MAP_BYTES_MAX, "{bytes}");
 }

@@ -10,6 +10,16 @@ pub const SECRET_KEY: &str = "secret";
 pub const EPOCH_KEY: &str = "epoch.json";
 /// The key of the cluster's identity.
 pub const CLUSTER_ID_KEY: &str = "cluster-id";
+/// The key of what the committed epoch is for.
+pub const CHANGE_KEY: &str = "change";
+/// On a volume claim: the ring that the disk on it belongs to.
+pub const CLUSTER_ID_ANNOTATION: &str = "quorate.dev/cluster-id";
+/// On a volume claim: the disk on it.
+pub const NODE_ID_ANNOTATION: &str = "quorate.dev/node-id";
+/// On a KVCluster: the one disk whose data is given up.
+pub const ACCEPT_DATA_LOSS_ANNOTATION: &str = "quorate.dev/accept-data-loss";
+/// The volume of a node's pod, and the template of its claim.
+pub const DATA_VOLUME: &str = "data";
 /// The container of a node's pod.
 pub const CONTAINER: &str = "node";
 /// The label that selects the pods of one KVCluster, together with [`NAME_LABEL`].
@@ -42,6 +52,16 @@ pub fn ring(cluster: &str) -> String {
 /// The pod with a number.
 pub fn pod(cluster: &str, ordinal: u16) -> String {
     format!("{cluster}-{ordinal}")
+}
+
+/// What the names of the pods' volume claims begin with: the StatefulSet controller makes them so.
+pub fn claim_prefix(cluster: &str) -> String {
+    format!("{DATA_VOLUME}-{cluster}-")
+}
+
+/// The number of a pod of the StatefulSet, by its name.
+pub fn ordinal(cluster: &str, pod: &str) -> Option<u16> {
+    pod.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
 }
 
 /// What selects the pods of a cluster. Never changes: it is part of the StatefulSet's immutable selector.

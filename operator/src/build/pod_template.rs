@@ -17,8 +17,6 @@ use super::names;
 use crate::crd::{Conflicts, Durability, PullPolicy, Quorum, ResourcesSpec, Spread};
 use crate::validate::ValidatedCluster;
 
-/// The volume claim template's name.
-pub(super) const DATA_VOLUME: &str = "data";
 const SECRET_VOLUME: &str = "secret";
 const DATA_DIR: &str = "/var/lib/quorate";
 const SECRET_DIR: &str = "/etc/quorate/secret";
@@ -107,7 +105,7 @@ fn container(cluster: &ValidatedCluster) -> Container {
         }),
         volume_mounts: Some(vec![
             VolumeMount {
-                name: DATA_VOLUME.to_owned(),
+                name: names::DATA_VOLUME.to_owned(),
                 mount_path: DATA_DIR.to_owned(),
                 ..VolumeMount::default()
             },

@@ -11,20 +11,25 @@ use quorate_core::ring::Epoch;
 
 use super::{names, owned};
 use crate::crd::VolumePolicy;
+use crate::plan::RingChange;
 use crate::validate::ValidatedCluster;
 
-/// The ConfigMap with this identity and epoch. `resource_version` is that of the one it replaces.
+/// The ConfigMap with this identity and epoch, and what the epoch is for. `resource_version` is that of the one it
+/// replaces.
 pub fn ring(
     cluster: &ValidatedCluster,
     id: ClusterId,
-    epoch: Option<&Epoch>,
+    epoch: Option<(&Epoch, Option<RingChange>)>,
     resource_version: Option<String>,
 ) -> ConfigMap {
-    let epoch = epoch
-        .map(|epoch| serde_json::to_string(epoch).expect("an epoch is strings and numbers, which serialize"));
-    let identity = (names::CLUSTER_ID_KEY.to_owned(), id.to_string());
-    let data =
-        epoch.map(|epoch| (names::EPOCH_KEY.to_owned(), epoch)).into_iter().chain([identity]).collect();
+    let identity = (names::CLUSTER_ID_KEY, id.to_string());
+    let text = epoch.map(|(epoch, _)| {
+        serde_json::to_string(epoch).expect("an epoch is strings and numbers, which serialize")
+    });
+    let text = text.map(|text| (names::EPOCH_KEY, text));
+    let change = epoch.and_then(|(_, change)| Some((names::CHANGE_KEY, change?.to_string())));
+    let data = [Some(identity), text, change].into_iter().flatten();
+    let data = data.map(|(key, value)| (key.to_owned(), value)).collect();
     let mut metadata = owned(cluster, names::ring(&cluster.name));
     metadata.resource_version = resource_version;
     if cluster.storage.on_delete == VolumePolicy::Retain {

@@ -10,8 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::ObjectMeta;
 
-use super::pod_template::{self, DATA_VOLUME};
-use super::{names, owned};
+use super::{names, owned, pod_template};
 use crate::crd::{StorageSpec, VolumePolicy};
 use crate::validate::ValidatedCluster;
 
@@ -51,21 +50,24 @@ fn metadata(cluster: &ValidatedCluster) -> ObjectMeta {
     ObjectMeta { annotations: note.map(|note| [note].into()), ..owned(cluster, cluster.name.clone()) }
 }
 
-/// Kubernetes itself deletes or leaves the volumes, also when the operator is gone: no finalizer that could hang.
+/// With the KVCluster, Kubernetes itself deletes or leaves the volumes, also when the operator is gone: no finalizer
+/// that could hang. When fewer nodes are wanted it leaves them, whatever `onScaleDown` says: whoever scaled the
+/// StatefulSet by hand would lose the data at once. The operator deletes them, by their UID, when the ring has proven
+/// that others have it (INV-PROOF; see `plan/disks.rs`).
 fn retention(storage: &StorageSpec) -> StatefulSetPersistentVolumeClaimRetentionPolicy {
-    let text = |policy| match policy {
-        VolumePolicy::Retain => "Retain".to_owned(),
-        VolumePolicy::Delete => "Delete".to_owned(),
+    let when_deleted = match storage.on_delete {
+        VolumePolicy::Retain => "Retain",
+        VolumePolicy::Delete => "Delete",
     };
     StatefulSetPersistentVolumeClaimRetentionPolicy {
-        when_deleted: Some(text(storage.on_delete)),
-        when_scaled: Some(text(storage.on_scale_down)),
+        when_deleted: Some(when_deleted.to_owned()),
+        when_scaled: Some("Retain".to_owned()),
     }
 }
 
 fn claim(storage: &StorageSpec) -> PersistentVolumeClaim {
     PersistentVolumeClaim {
-        metadata: ObjectMeta { name: Some(DATA_VOLUME.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta { name: Some(names::DATA_VOLUME.to_owned()), ..ObjectMeta::default() },
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
             storage_class_name: storage.class_name.clone(),

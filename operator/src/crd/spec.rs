@@ -1,7 +1,7 @@
 //! What a person asks for. Every default is in the schema, so that the stored object says what holds.
 //!
 //! The schema is the design's, whole. What this version cannot do yet (another replication mode, sloppy quorums,
-//! more protocols, replacing members by itself) is off by default and refused by the status when asked for, never
+//! more protocols) is off by default and refused by the status when asked for, never
 //! silently ignored: see `validate.rs`.
 #![allow(unreachable_pub)] // KubeSchema's derive repeats each struct, `pub` and all, inside a function.
 
@@ -65,8 +65,8 @@ use super::status::KVClusterStatus;
     )
 )]
 pub struct KVClusterSpec {
-    /// Storage nodes. `kubectl scale` and autoscalers change this field. This version cannot change the number of
-    /// nodes once the ring's first epoch is committed: the status says so and nothing is done.
+    /// Storage nodes. `kubectl scale` and autoscalers change this field. New nodes join together; when it is lowered,
+    /// the highest numbers hand over what they have, and go then.
     #[serde(default = "default::nodes")]
     #[x_kube(validation = between("nodes", 1, 1000, "an odd number of at least 3 survives failures best"))]
     pub nodes: i32,
@@ -347,7 +347,7 @@ pub struct StorageSpec {
     /// KVCluster of the same name finds its data again.
     #[serde(default = "default::on_delete")]
     pub on_delete: VolumePolicy,
-    /// What becomes of the volumes of nodes that a smaller `nodes` removes.
+    /// What becomes of the volumes of nodes that a smaller `nodes` removes, once others have what was on them.
     #[serde(default = "default::on_scale_down")]
     pub on_scale_down: VolumePolicy,
 }
@@ -423,13 +423,13 @@ pub struct FailureSpec {
     #[schemars(length(max = 16))]
     #[x_kube(validation = duration_between("failure.detectAfter", "1s", "5m"))]
     pub detect_after: String,
-    /// How long a node must be down before it may be replaced. Used with autoReplace.
+    /// How long a node must be down before it counts as lost for good.
     #[serde(default = "default::permanent_after")]
     #[schemars(length(max = 16))]
     #[x_kube(validation = duration_between("failure.permanentAfter", "1m", "168h"))]
     pub permanent_after: String,
-    /// Replace nodes that are lost for good. Not in this version, therefore off by default.
-    #[serde(default)]
+    /// Replace nodes that are lost for good, by new ones with empty disks.
+    #[serde(default = "default::auto_replace")]
     pub auto_replace: bool,
 }
 
@@ -438,7 +438,7 @@ impl Default for FailureSpec {
         Self {
             detect_after: default::detect_after(),
             permanent_after: default::permanent_after(),
-            auto_replace: false,
+            auto_replace: default::auto_replace(),
         }
     }
 }
@@ -639,6 +639,7 @@ mod default {
         spread: Spread = Spread::Preferred;
         detect_after: String = "5s".to_owned();
         permanent_after: String = "15m".to_owned();
+        auto_replace: bool = true;
         anti_entropy_interval: String = "60s".to_owned();
         transfer_rate: String = "64Mi".to_owned();
         http_port: i32 = 7001;

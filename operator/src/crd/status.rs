@@ -68,33 +68,34 @@ pub struct RingStatus {
     pub partitions_at_quorum: i32,
     /// Partitions of which every owner serves.
     pub partitions_in_full: i32,
-    /// The change of the ring that is under way, if any. This version makes none.
+    /// The change of the ring that is under way, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transition: Option<TransitionStatus>,
 }
 
-/// A change of the ring.
+/// A change of the ring, as the members tell it. Absent when nothing is left to do.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TransitionStatus {
-    /// From which epoch.
+    /// The oldest epoch that is live on a member.
     pub from_epoch: i64,
-    /// To which epoch.
+    /// The committed epoch.
     pub to_epoch: i64,
-    /// Why.
-    pub reason: String,
-    /// Bytes to move in all.
-    pub bytes_total: i64,
-    /// Bytes left to move.
-    pub bytes_remaining: i64,
-    /// How much is done.
+    /// What the committed epoch is for: ScaleUp, ScaleDown, Removed, Cancelled, Replaced, DataLossAccepted, Recovered or
+    /// FirstEpoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Partitions for which an older epoch is live too: the most that a member tells.
+    pub partitions_unretired: i32,
+    /// Partitions that new owners do not have all data of yet, added up over the members.
+    pub partitions_syncing: i32,
+    /// Partitions whose data members that lost them still hold, added up over the members.
+    pub partitions_leaving: i32,
+    /// Members whose data the others wait for, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// The partitions for which only the newest epoch is live, of all.
     pub percent: i32,
-    /// When it began, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<String>,
-    /// When it may end, RFC 3339.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub estimated_completion: Option<String>,
 }
 
 /// A node.
@@ -139,12 +140,14 @@ pub enum NodeState {
     Missing,
     /// The pod is there; the node does not answer yet.
     Unreachable,
-    /// Answers; is not a member of a ring yet.
+    /// Answers; is not a member of the ring yet.
     Waiting,
     /// A member, answering, but not ready.
     NotReady,
     /// A member that serves.
     Serving,
-    /// Answers with a disk that the ring does not name.
+    /// A member that answers and is on its way out.
+    Leaving,
+    /// Answers with another disk than the one that the ring has in its place.
     UnknownDisk,
 }

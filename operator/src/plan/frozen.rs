@@ -18,11 +18,6 @@ pub(super) fn settle(cluster: &ValidatedCluster, observed: &Observed) -> (Valida
         settled.storage.size = found;
     }
     if let RingState::Present(RingObject { epoch: Some(epoch), .. }) = &observed.ring {
-        let members = u16::try_from(epoch.members().len()).unwrap_or(u16::MAX);
-        if cluster.nodes != members {
-            refuse(format!("nodes is {}, the ring has {members} members", cluster.nodes));
-            settled.nodes = members;
-        }
         let fixed = epoch.replication();
         if cluster.replication != fixed {
             refuse(format!(

@@ -4,30 +4,38 @@
 //!
 //! 1. `frozen`: what of the spec cannot change any more, so what is built instead?
 //! 2. `objects`: is a name taken by somebody else? must the Secret be made? which objects differ?
-//! 3. `ring`: whose ring is it, is there an epoch, and who does not have it yet?
-//! 4. `rollout`: which pod has an older template, and can the ring miss it now? (`whole` answers the second half.)
+//! 3. `members`: how many pods does the ring need? (It may need more than are wanted.)
+//! 4. `ring`: whose ring is it, and is there an epoch? `change`: what should the next one be, and what holds it up?
+//!    There, `failure` sees to members that are lost for good, `members` to those that come and go, and `disks` to
+//!    volumes that nobody needs any more.
+//! 5. `rollout`: which pod has an older template, and can the ring miss it now? (`whole` answers the second half.)
+//! 6. `ring`, again: who does not have the committed epoch yet?
 //!
 //! INV-ONE: at most one disruptive action, and none while another is in flight. INV-UID: a deletion names the
 //! incarnation that was observed.
 
+mod action;
+mod change;
+mod disks;
 mod drift;
+mod evidence;
+mod failure;
 mod frozen;
+mod members;
 mod objects;
+mod progress;
 pub(crate) mod quantity;
 mod ring;
 mod rollout;
 #[cfg(test)]
 mod tests;
+mod view;
 mod whole;
 
+pub use action::{Action, Deletion, RingChange};
 pub use drift::APPLIED_HASH;
 pub use objects::{Kind, Manifest};
 pub(crate) use ring::is_member;
-
-use std::sync::Arc;
-
-use quorate_core::ClusterId;
-use quorate_core::ring::Epoch;
 
 use crate::build::Spare;
 use crate::observe::Observed;
@@ -47,67 +55,6 @@ pub struct Plan {
     pub findings: Vec<Finding>,
 }
 
-/// One change of the world.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Make the cluster's secret, from dice; fails if there is one.
-    CreateSecret,
-    /// Make the ring's ConfigMap; fails if there is one.
-    CreateRing {
-        /// The identity that the disks carry; none for new dice.
-        cluster_id: Option<ClusterId>,
-    },
-    /// Change the ring's ConfigMap, if it still is the one that was observed.
-    ReplaceRing {
-        /// Stays.
-        cluster_id: ClusterId,
-        /// The epoch that is committed by this.
-        epoch: Option<Arc<Epoch>>,
-        /// What it replaces.
-        resource_version: String,
-        /// What it is for.
-        why: RingChange,
-    },
-    /// Server-side apply.
-    Apply(Manifest),
-    /// Tell nodes the committed epoch.
-    PushEpoch {
-        /// The committed one, as observed.
-        epoch: Arc<Epoch>,
-        /// Whom: pod and address.
-        nodes: Vec<(String, String)>,
-    },
-    /// Delete a pod, so that it comes back with the newest template.
-    DeletePod {
-        /// Its name.
-        name: String,
-        /// The incarnation that was observed.
-        uid: String,
-        /// Why.
-        why: Deletion,
-    },
-}
-
-/// Why a pod is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    /// It cannot run, and its template was corrected since.
-    Stuck,
-    /// Its template has changed, and the ring can miss it.
-    Rolling,
-}
-
-/// Why the ring's ConfigMap changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RingChange {
-    /// The first epoch is committed.
-    FirstEpoch,
-    /// The committed epoch was lost and the nodes have it.
-    Recovered,
-    /// `storage.onDelete` changed whom it goes with.
-    Owner,
-}
-
 /// Something that a person may want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -120,7 +67,7 @@ pub struct Finding {
 /// Why a condition is as it is. Part of the API: documented in the reference, never renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Pods are missing, pending or silent, and the first epoch waits for them.
+    /// Pods are missing, pending or silent, and the next epoch waits for them.
     WaitingForNodes,
     /// The committed epoch is on its way to nodes that do not have it.
     PushingEpoch,
@@ -130,6 +77,22 @@ pub enum Reason {
     RollingRestart,
     /// A pod that does not run is being replaced by one of the corrected template.
     ReplacingPod,
+    /// The committed epoch moves data.
+    MovingData,
+    /// Members leave and still have something that others need.
+    HandingOver,
+    /// Three epochs are live; the next change waits.
+    TooManyEpochs,
+    /// A member is down, and may come back.
+    MemberDown,
+    /// A pod gets an empty disk.
+    NewDisk,
+    /// Another replacement goes first.
+    OneAtATime,
+    /// The number of nodes is below that of copies.
+    BelowFactor,
+    /// The annotation about data loss names a disk that cannot be given up.
+    DataLossRefused,
     /// The spec changes something that this version cannot change.
     ChangeNotSupported,
     /// The spec asks for something that this version does not have.
@@ -162,6 +125,22 @@ pub enum Reason {
     MembersSilent,
     /// The first node with a changed pod template does not come up: the others keep the older one.
     RolloutHalted,
+    /// A member that leaves does not answer.
+    LeaverSilent,
+    /// Nodes run a program that cannot change the ring.
+    NodesTooOld,
+    /// Too few owners answer to know how far the ring is.
+    TooFewAnswers,
+    /// A member looks lost, and its peers do not agree.
+    PeersDisagree,
+    /// Members of more than one zone are down together.
+    ZonesDown,
+    /// A member that looks lost may have the last good copy of something.
+    QuorumAtRisk,
+    /// A disk that was removed from the ring is back.
+    RemovedDisk,
+    /// A disk with data that the ring never knew.
+    DiskNotEmpty,
 }
 
 /// How a finding colours the status.
@@ -183,8 +162,18 @@ impl Reason {
             | Self::PushingEpoch
             | Self::RecoveringRing
             | Self::RollingRestart
-            | Self::ReplacingPod => Weight::Waiting,
-            Self::ChangeNotSupported | Self::NotSupportedYet | Self::InvalidSpec => Weight::Refused,
+            | Self::ReplacingPod
+            | Self::MovingData
+            | Self::HandingOver
+            | Self::TooManyEpochs
+            | Self::MemberDown
+            | Self::NewDisk
+            | Self::OneAtATime => Weight::Waiting,
+            Self::ChangeNotSupported
+            | Self::NotSupportedYet
+            | Self::InvalidSpec
+            | Self::BelowFactor
+            | Self::DataLossRefused => Weight::Refused,
             Self::NameTaken
             | Self::SecretMissing
             | Self::SecretMalformed
@@ -197,7 +186,15 @@ impl Reason {
             | Self::DuplicateDisk
             | Self::StorageTrouble
             | Self::MembersSilent
-            | Self::RolloutHalted => Weight::Problem,
+            | Self::RolloutHalted
+            | Self::LeaverSilent
+            | Self::NodesTooOld
+            | Self::TooFewAnswers
+            | Self::PeersDisagree
+            | Self::ZonesDown
+            | Self::QuorumAtRisk
+            | Self::RemovedDisk
+            | Self::DiskNotEmpty => Weight::Problem,
         }
     }
 }
@@ -218,6 +215,11 @@ impl Plan {
         self.actions.len() - self.actions.iter().filter(is_budget).count()
     }
 
+    /// Whether something disruptive is planned already.
+    fn disrupts(&self) -> bool {
+        self.actions.iter().any(Action::is_disruptive)
+    }
+
     fn find(&mut self, reason: Reason, message: impl Into<String>) {
         self.findings.push(Finding { reason, message: message.into() });
     }
@@ -229,12 +231,17 @@ pub fn decide(cluster: &ValidatedCluster, observed: &Observed) -> Plan {
     rollout::keep_image(&mut settled, observed);
     let mut plan = Plan { cluster: settled, actions: Vec::new(), findings };
     if objects::names_are_free(&mut plan, observed) {
+        plan.cluster.nodes = members::pods(cluster, observed);
         objects::secret(&mut plan, observed);
         if ring::identity(&mut plan, observed) {
             objects::apply(&mut plan, spare(observed), observed);
         }
-        ring::epoch(&mut plan, observed);
+        let committed = ring::epoch(cluster, &mut plan, observed);
         rollout::roll(&mut plan, observed);
+        // Last, since a node that does not take it ends the pass.
+        if let Some(epoch) = committed {
+            ring::push(&epoch, &mut plan, observed);
+        }
     }
     if cluster.paused {
         plan.actions.clear();

@@ -10,10 +10,13 @@ use quorate_admin::types::{NodeStatus, StorageState};
 use quorate_core::ring::{Epoch, EpochMark, Member, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
 
-use super::{Action, Plan, Reason, RingChange};
+use super::progress::Progress;
+use super::view::View;
+use super::{Action, Plan, Reason, RingChange, change, disks};
 use crate::build::names;
 use crate::crd::VolumePolicy;
 use crate::observe::{Observed, PodState, RingObject, RingState};
+use crate::validate::ValidatedCluster;
 
 /// Every member's share of the ring; all equal in this version.
 const WEIGHT: u32 = 100;
@@ -47,8 +50,8 @@ fn keep_owner(plan: &mut Plan, ring: &RingObject) {
         plan.actions.push(Action::ReplaceRing {
             cluster_id: ring.cluster_id,
             epoch: ring.epoch.clone(),
+            change: ring.change,
             resource_version: ring.resource_version.clone(),
-            why: RingChange::Owner,
         });
     }
 }
@@ -82,18 +85,22 @@ fn create(plan: &mut Plan, observed: &Observed) -> bool {
     true
 }
 
-/// Sees to the epoch.
-pub(super) fn epoch(plan: &mut Plan, observed: &Observed) {
-    let RingState::Present(ring) = &observed.ring else { return };
+/// Sees to the epoch: the first one, a lost one, or the next one. Answers the committed one, to be pushed.
+pub(super) fn epoch(cluster: &ValidatedCluster, plan: &mut Plan, observed: &Observed) -> Option<Arc<Epoch>> {
+    let RingState::Present(ring) = &observed.ring else { return None };
     if !disks_are_of(ring.cluster_id, plan, observed) {
-        return;
+        return None;
     }
     storage(plan, observed);
-    match &ring.epoch {
-        Some(epoch) => push(epoch, plan, observed),
-        None if statuses(observed).any(|(_, status)| status.epoch.is_some()) => recover(ring, plan, observed),
-        None => first(ring, plan, observed),
+    disks::mark(plan, observed);
+    if let Some(view) = View::of(cluster, observed) {
+        change::next(view, &Progress::of(view), plan);
+    } else if statuses(observed).any(|(_, status)| status.epoch.is_some()) {
+        recover(ring, plan, observed);
+    } else {
+        first(ring, plan, observed);
     }
+    ring.epoch.clone()
 }
 
 fn disks_are_of(cluster: ClusterId, plan: &mut Plan, observed: &Observed) -> bool {
@@ -155,7 +162,7 @@ fn first(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
     }
 }
 
-fn member(pod: &PodState, status: &NodeStatus) -> Member {
+pub(super) fn member(pod: &PodState, status: &NodeStatus) -> Member {
     Member {
         id: status.identity.node_id,
         name: pod.name.clone(),
@@ -166,14 +173,14 @@ fn member(pod: &PodState, status: &NodeStatus) -> Member {
     }
 }
 
-fn commit(ring: &RingObject, epoch: Arc<Epoch>, why: RingChange, plan: &mut Plan) {
+pub(super) fn commit(ring: &RingObject, epoch: Arc<Epoch>, change: RingChange, plan: &mut Plan) {
     // A change of owner in the same pass would race with this one for the resource version.
     plan.actions.retain(|action| !matches!(action, Action::ReplaceRing { .. }));
     plan.actions.push(Action::ReplaceRing {
         cluster_id: ring.cluster_id,
         epoch: Some(epoch),
+        change: Some(change),
         resource_version: ring.resource_version.clone(),
-        why,
     });
 }
 
@@ -193,7 +200,7 @@ fn wait_for_nodes(plan: &mut Plan, observed: &Observed) {
     plan.find(Reason::WaitingForNodes, message);
 }
 
-fn describe(name: String, pod: Option<&PodState>) -> String {
+pub(super) fn describe(name: String, pod: Option<&PodState>) -> String {
     match pod {
         None => format!("{name} (no pod)"),
         Some(PodState { trouble: Some(trouble), .. }) => format!("{name} ({trouble})"),
@@ -201,7 +208,7 @@ fn describe(name: String, pod: Option<&PodState>) -> String {
     }
 }
 
-fn duplicate(nodes: &[(&PodState, &NodeStatus)]) -> Option<String> {
+pub(super) fn duplicate(nodes: &[(&PodState, &NodeStatus)]) -> Option<String> {
     let mut seen: BTreeMap<NodeId, &str> = BTreeMap::new();
     nodes.iter().find_map(|(pod, status)| {
         let id = status.identity.node_id;
@@ -213,18 +220,14 @@ fn duplicate(nodes: &[(&PodState, &NodeStatus)]) -> Option<String> {
     })
 }
 
-/// The ConfigMap lost its epoch: the nodes have it. Nothing is guessed: the members that it names must all have
-/// answered, since one that has not may know a newer one.
+/// The ConfigMap lost its epoch: the nodes have it. Nothing is guessed: the members that the newest one names must all
+/// have answered, and every pod, since one that has not may know a newer one.
 fn recover(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
-    let held: BTreeMap<(u64, String), &Arc<Epoch>> = observed
-        .pods
-        .iter()
-        .filter_map(|pod| pod.held.as_ref())
-        .map(|epoch| ((epoch.number(), epoch.mark().hash.to_string()), epoch))
-        .collect();
+    let held = || observed.pods.iter().filter_map(|pod| pod.held.as_ref());
+    let Some(newest) = held().max_by_key(|epoch| epoch.number()) else { return };
     let name = names::ring(&plan.cluster.name);
-    let mut held = held.into_values();
-    let (Some(epoch), None) = (held.next(), held.next()) else {
+    // While an epoch is on its way, nodes hold the one before: that is no disagreement.
+    if held().any(|epoch| newest.follows(epoch).is_err()) || newest.cluster() != ring.cluster_id {
         plan.find(
             Reason::RingDisagreement,
             format!(
@@ -232,16 +235,15 @@ fn recover(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
             ),
         );
         return;
-    };
+    }
     let answered: BTreeSet<NodeId> = statuses(observed).map(|(_, status)| status.identity.node_id).collect();
-    let silent: Vec<&str> = epoch
-        .members()
-        .iter()
-        .filter(|member| member.state.takes_part() && !answered.contains(&member.id))
-        .map(|member| member.name.as_str())
-        .collect();
-    if silent.is_empty() && epoch.cluster() == ring.cluster_id {
-        commit(ring, Arc::clone(epoch), RingChange::Recovered, plan);
+    let members = newest.members().iter();
+    let members = members.filter(|member| member.state.takes_part() && !answered.contains(&member.id));
+    let pods = observed.pods.iter().filter(|pod| pod.status().is_none());
+    let silent: BTreeSet<&str> =
+        members.map(|member| member.name.as_str()).chain(pods.map(|pod| pod.name.as_str())).collect();
+    if silent.is_empty() {
+        commit(ring, Arc::clone(newest), RingChange::Recovered, plan);
         return;
     }
     let silent = super::names(silent);
@@ -251,49 +253,40 @@ fn recover(ring: &RingObject, plan: &mut Plan, observed: &Observed) {
     );
 }
 
-/// Brings the committed epoch to the members that do not have it.
-fn push(epoch: &Arc<Epoch>, plan: &mut Plan, observed: &Observed) {
-    unknown_disks(epoch, plan, observed);
+/// Brings the committed epoch to the members that do not have it. Those that it removes are told too, and not waited
+/// for.
+pub(super) fn push(epoch: &Arc<Epoch>, plan: &mut Plan, observed: &Observed) {
     silent_members(epoch, plan, observed);
     let mark = epoch.mark();
-    let members = statuses(observed).filter(|(_, status)| is_member(epoch, status.identity.node_id));
-    let (ahead, behind): (Vec<_>, Vec<_>) = members
-        .filter(|(_, status)| status.epoch != Some(mark))
-        .partition(|(_, status)| status.epoch.is_some_and(|held: EpochMark| held.number >= mark.number));
+    let ahead = statuses(observed).filter(|(_, status)| {
+        status.epoch.is_some_and(|held: EpochMark| held != mark && held.number >= mark.number)
+    });
+    let ahead: Vec<&str> = ahead.map(|(pod, _)| pod.name.as_str()).collect();
     if !ahead.is_empty() {
-        let ahead = super::names(ahead.iter().map(|(pod, _)| pod.name.as_str()));
         plan.find(
             Reason::EpochConflict,
             format!(
-                "{ahead} hold an epoch that is not committed here (epoch {} is): ConfigMap {} was put back to an older \
-                 state; put the newest one back",
+                "{} hold an epoch that is not committed here (epoch {} is): ConfigMap {} was put back to an older state; put \
+                 the newest one back",
+                super::names(ahead.iter().copied()),
                 mark.number,
                 names::ring(&plan.cluster.name)
             ),
         );
     }
+    let behind: Vec<&PodState> = statuses(observed)
+        .filter(|(pod, status)| {
+            epoch.member(status.identity.node_id).is_some_and(|member| member.name == pod.name)
+        })
+        .filter(|(_, status)| status.epoch.is_none_or(|held| held.number < mark.number))
+        .map(|(pod, _)| pod)
+        .collect();
     let nodes: Vec<(String, String)> =
-        behind.iter().filter_map(|(pod, _)| Some((pod.name.clone(), pod.address.clone()?))).collect();
+        behind.iter().filter_map(|pod| Some((pod.name.clone(), pod.address.clone()?))).collect();
     if !nodes.is_empty() {
         let pods = super::names(nodes.iter().map(|(name, _)| name.as_str()));
         plan.find(Reason::PushingEpoch, format!("epoch {} is on its way to {pods}", mark.number));
         plan.actions.push(Action::PushEpoch { epoch: Arc::clone(epoch), nodes });
-    }
-}
-
-/// A disk that the ring does not name is reported and left alone: putting it in is a change of the ring.
-fn unknown_disks(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
-    for (pod, status) in statuses(observed).filter(|(_, status)| !is_member(epoch, status.identity.node_id)) {
-        let id = status.identity.node_id;
-        let message = match epoch.members().iter().find(|member| member.name == pod.name) {
-            Some(member) => format!(
-                "{} has a new disk ({id}), and the ring names the old one ({}). This version cannot replace a member: put \
-                 the old volume back; the other copies go on serving",
-                pod.name, member.id
-            ),
-            None => format!("{} ({id}) is no member of the ring; this version cannot add members", pod.name),
-        };
-        plan.find(Reason::UnknownDisk, message);
     }
 }
 

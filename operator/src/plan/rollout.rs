@@ -81,7 +81,7 @@ fn replace_stuck(pod: &PodState, plan: &mut Plan, observed: &Observed) {
         .iter()
         .any(|action| matches!(action, Action::Apply(Manifest { kind: Kind::StatefulSet, .. })));
     let in_flight = observed.pods.iter().any(|pod| pod.terminating);
-    if !template_changes && !in_flight {
+    if !template_changes && !in_flight && !plan.disrupts() {
         plan.actions.push(delete(pod, Deletion::Stuck));
     }
     plan.find(

@@ -118,10 +118,10 @@ fn other_than(epoch: &Epoch) -> Epoch {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_disk_is_reported_and_gets_no_epoch() {
+async fn where_nothing_is_replaced_another_disk_is_reported_and_gets_no_epoch() {
     let mut world = World::new().await;
     let operator = operator().await;
-    world.ready(&operator, "demo").await;
+    world.ready_with(&operator, "demo", |spec| spec.failure.auto_replace = false).await;
     let committed = world.epoch("demo").await;
     world.nodes[2].change(|disk| {
         disk.node_id = NodeId::from_u128(0xdead);

@@ -1,6 +1,8 @@
 //! A node as the operator sees it: the admin API on a loopback address of its own, without a ring behind it.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
@@ -8,8 +10,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use quorate_admin::types::{ErrorBody, ErrorDetail, Health, Identity, Members, NodeStatus, StorageState};
-use quorate_core::ring::Epoch;
+use quorate_admin::types::{
+    ErrorBody, ErrorDetail, Health, Identity, Liveness, MemberView, Members, NodeStatus, StorageState,
+    Transition,
+};
+use quorate_core::ring::{Epoch, Member, MemberState};
 use quorate_core::{ClusterId, NodeId};
 use tokio::task::JoinHandle;
 
@@ -23,7 +28,53 @@ pub(crate) struct Disk {
     pub(crate) epoch: Option<Epoch>,
     /// What its status says otherwise than that of a node without a worry.
     pub(crate) worry: fn(&mut NodeStatus),
+    /// The oldest epoch that is live; 0 without one.
+    pub(crate) oldest: u64,
+    /// Whom its failure detector calls down.
+    pub(crate) down: BTreeSet<NodeId>,
 }
+
+impl Disk {
+    fn transition(&self) -> Transition {
+        let newest = self.epoch.as_ref().map_or(0, Epoch::number);
+        let is_settled = self.oldest == newest;
+        let leaves = self.epoch.as_ref().is_some_and(|epoch| {
+            epoch.member(self.node_id).is_some_and(|member| member.state == MemberState::Leaving)
+        });
+        Transition {
+            oldest_epoch: self.oldest,
+            newest_epoch: newest,
+            partitions_unretired: if is_settled { 0 } else { 8 },
+            partitions_leaving: if is_settled || !leaves { 0 } else { 4 },
+            ..Transition::default()
+        }
+    }
+
+    /// How it sees the members of its epoch.
+    fn members(&self) -> Vec<MemberView> {
+        let members = self.epoch.iter().flat_map(|epoch| epoch.members());
+        let view = |member: &Member| MemberView {
+            id: member.id,
+            name: member.name.clone(),
+            address: member.address.clone(),
+            zone: None,
+            liveness: if self.down.contains(&member.id) { Liveness::Down } else { Liveness::Up },
+            in_ring: true,
+            latency_micros: None,
+            clock_skew_ms: None,
+            last_full_sync_unix_ms: None,
+            hints_owed: 0,
+            hint_bytes_owed: 0,
+        };
+        members.map(view).collect()
+    }
+}
+
+/// How many more writes an operator makes before it dies.
+pub(crate) type Budget = Arc<AtomicI64>;
+
+/// Whose writes to nodes count, if anybody's.
+pub(crate) type Gate = Arc<Mutex<Option<Budget>>>;
 
 /// A running node. It stops when it is dropped; its disk can start another.
 pub(crate) struct FakeNode {
@@ -40,12 +91,12 @@ impl Drop for FakeNode {
 
 impl FakeNode {
     /// Starts a node with a disk.
-    pub(crate) async fn start(address: Ipv4Addr, disk: Disk) -> Self {
+    pub(crate) async fn start(address: Ipv4Addr, disk: Disk, gate: Gate) -> Self {
         let disk = Arc::new(Mutex::new(disk));
         let router = Router::new()
             .route("/v1/status", get(status))
             .route("/v1/epoch", get(epoch).put(push))
-            .with_state(Arc::clone(&disk));
+            .with_state((Arc::clone(&disk), gate));
         let listener = tokio::net::TcpListener::bind(SocketAddr::from((address, 5000))).await.unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, disk, server }
@@ -60,9 +111,16 @@ impl FakeNode {
     pub(crate) fn change(&self, change: impl FnOnce(&mut Disk)) {
         change(&mut self.disk.lock().unwrap());
     }
+
+    /// Ends what is under way: every older epoch is retired. Answers whether there was any.
+    pub(crate) fn settle(&self) -> bool {
+        let mut disk = self.disk.lock().unwrap();
+        let newest = disk.epoch.as_ref().map_or(0, Epoch::number);
+        std::mem::replace(&mut disk.oldest, newest) != newest
+    }
 }
 
-type Shared = State<Arc<Mutex<Disk>>>;
+type Shared = State<(Arc<Mutex<Disk>>, Gate)>;
 
 fn refuse(status: StatusCode, code: &str) -> Response {
     let error = ErrorDetail { code: code.to_owned(), message: code.to_owned() };
@@ -75,7 +133,7 @@ fn knows_the_secret(headers: &HeaderMap, disk: &Disk) -> bool {
         .is_some_and(|value| value.as_bytes() == format!("Bearer {}", disk.secret).as_bytes())
 }
 
-async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
+async fn status(State((disk, _)): Shared, headers: HeaderMap) -> Response {
     let disk = disk.lock().unwrap().clone();
     if !knows_the_secret(&headers, &disk) {
         return refuse(StatusCode::UNAUTHORIZED, "unauthorized");
@@ -83,12 +141,12 @@ async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
     let partitions = disk.epoch.as_ref().map_or(0, |epoch| epoch.partitions().get());
     let worry = disk.worry;
     let mut status = NodeStatus {
-        transition: Default::default(),
+        transition: disk.transition(),
         identity: Identity {
             node_id: disk.node_id,
             cluster_id: disk.cluster_id,
             address: format!("{}.peers:5000", disk.name),
-            name: disk.name,
+            name: disk.name.clone(),
             zone: None,
             version: "0.0.0-fake".to_owned(),
             start: 1,
@@ -105,13 +163,13 @@ async fn status(State(disk): Shared, headers: HeaderMap) -> Response {
             free_bytes: 1 << 30,
             storage: StorageState::Writable,
         },
-        members: Members { observer: disk.node_id, members: Vec::new() },
+        members: Members { observer: disk.node_id, members: disk.members() },
     };
     worry(&mut status);
     Json(status).into_response()
 }
 
-async fn epoch(State(disk): Shared, headers: HeaderMap) -> Response {
+async fn epoch(State((disk, _)): Shared, headers: HeaderMap) -> Response {
     let disk = disk.lock().unwrap().clone();
     match disk.epoch.clone() {
         _ if !knows_the_secret(&headers, &disk) => refuse(StatusCode::UNAUTHORIZED, "unauthorized"),
@@ -120,15 +178,27 @@ async fn epoch(State(disk): Shared, headers: HeaderMap) -> Response {
     }
 }
 
-async fn push(State(disk): Shared, headers: HeaderMap, Json(pushed): Json<Epoch>) -> Response {
+async fn push(State((disk, gate)): Shared, headers: HeaderMap, Json(pushed): Json<Epoch>) -> Response {
     let mut disk = disk.lock().unwrap();
     if !knows_the_secret(&headers, &disk) {
         return refuse(StatusCode::UNAUTHORIZED, "unauthorized");
     }
+    // The operator died before it could say this.
+    let budget = gate.lock().unwrap().clone();
+    if budget.is_some_and(|budget| budget.fetch_sub(1, Ordering::SeqCst) <= 0) {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    }
+    let newest = disk.epoch.as_ref().map_or(0, Epoch::number);
+    if pushed.number() > newest && newest.saturating_sub(disk.oldest) >= 2 {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    }
     let follows = disk.epoch.as_ref().map_or(Ok(true), |known| pushed.follows(known));
     match follows {
         Err(_) => return refuse(StatusCode::CONFLICT, "epoch_conflict"),
-        Ok(true) => disk.epoch = Some(pushed),
+        Ok(true) => {
+            disk.oldest = if disk.oldest == 0 { (pushed.number() - 1).max(1) } else { disk.oldest };
+            disk.epoch = Some(pushed);
+        }
         Ok(false) => {}
     }
     Json(disk.epoch.as_ref().map(Epoch::mark)).into_response()

@@ -3,9 +3,13 @@
 //! `QUORATE_TEST_KUBECONFIG` names the kubeconfig of an API server with every right; nothing else of Kubernetes need
 //! run: the tests make the pods themselves. Each test has namespaces and addresses of its own.
 
+mod deaths;
 mod epochs;
 mod fake_node;
+mod incarnations;
+mod kubernetes;
 mod leading;
+mod members;
 mod refusals;
 mod repairs;
 mod restarts;

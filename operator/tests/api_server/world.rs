@@ -1,8 +1,9 @@
 //! A namespace of a real API server, with what a test needs of the rest of Kubernetes: machines, pods of a StatefulSet
 //! and the nodes in them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request};
@@ -18,8 +19,8 @@ use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostPa
 use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
+use quorate_core::ClusterId;
 use quorate_core::ring::Epoch;
-use quorate_core::{ClusterId, NodeId};
 use quorate_operator::controller::{Context, reconcile};
 use quorate_operator::crd::{self, KVCluster, KVClusterSpec, KVClusterStatus};
 use quorate_operator::metrics::Metrics;
@@ -29,7 +30,7 @@ use serde_json::{Value, json};
 use tower::BoxError;
 use tower::filter::FilterLayer;
 
-use crate::fake_node::{Disk, FakeNode};
+use crate::fake_node::{Budget, Disk, FakeNode, Gate};
 
 /// Passes that a cluster may need to come to rest.
 const PASSES_MAX: usize = 20;
@@ -41,8 +42,14 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) namespace: String,
-    number: u8,
+    number: u16,
+    addresses: u16,
     pub(crate) nodes: Vec<FakeNode>,
+    /// What is on volumes, by the UID of their claim.
+    pub(crate) disks: BTreeMap<String, Disk>,
+    /// What the rest of Kubernetes made and deleted.
+    pub(crate) log: Vec<String>,
+    pub(crate) gate: Gate,
 }
 
 /// An operator with nothing in memory, and a tap on what it writes.
@@ -50,7 +57,7 @@ pub(crate) struct Operator {
     pub(crate) context: Context,
     pub(crate) client: Client,
     writes: Arc<Mutex<Vec<String>>>,
-    budget: Arc<AtomicI64>,
+    pub(crate) budget: Budget,
 }
 
 impl Operator {
@@ -62,6 +69,11 @@ impl Operator {
     /// From now on it dies after so many writes: each one more fails before it reaches the API server.
     pub(crate) fn dies_after(&self, writes: i64) {
         self.budget.store(writes, Ordering::SeqCst);
+    }
+
+    /// Whether it wanted to write more than that.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.budget.load(Ordering::SeqCst) < 0
     }
 }
 
@@ -124,7 +136,7 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 impl World {
     /// A new namespace.
     pub(crate) async fn new() -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
+        static NEXT: AtomicU16 = AtomicU16::new(1);
         let client = Client::try_from(config().await).unwrap();
         define(&client).await;
         machines(&client).await;
@@ -133,8 +145,18 @@ impl World {
             ObjectMeta { generate_name: Some("operator-test-".to_owned()), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
         let namespace = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
-        // The address block of a test: 127.<64 + process>.<test>.<node>.
-        Self { client, namespace, number: NEXT.fetch_add(1, Ordering::SeqCst), nodes: Vec::new() }
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        assert!(number < 1024, "there are addresses for 1023 worlds");
+        Self {
+            client,
+            namespace,
+            number,
+            addresses: 0,
+            nodes: Vec::new(),
+            disks: BTreeMap::new(),
+            log: Vec::new(),
+            gate: Gate::default(),
+        }
     }
 
     pub(crate) fn api<K>(&self) -> Api<K>
@@ -205,32 +227,13 @@ impl World {
         panic!("{name} does not come to rest: {:?}", self.status(name).await.conditions);
     }
 
-    /// What the rest of Kubernetes does for a StatefulSet: makes its pods, and the kubelet runs the nodes in them.
-    pub(crate) async fn start_pods(&mut self, name: &str) {
-        let set: StatefulSet = self.get(name).await.unwrap();
-        let cluster_id = self.cluster_id(name).await;
-        let secret = self.secret(name).await.unwrap();
-        for ordinal in 0..set.spec.replicas.unwrap() {
-            let pod = format!("{name}-{ordinal}");
-            let disk = Disk {
-                node_id: NodeId::from_uuid(uuid::Uuid::new_v4()),
-                cluster_id,
-                name: pod.clone(),
-                secret: secret.clone(),
-                epoch: None,
-                worry: |_| {},
-            };
-            let address = self.address();
-            self.nodes.push(FakeNode::start(address, disk).await);
-            self.start_pod(&set, &pod, ordinal, Some(address)).await;
-        }
-        self.set_revision(name, "r1").await;
-    }
-
-    fn address(&self) -> Ipv4Addr {
+    /// The address of the next node: 127.<64 + process>.<world>.<world and node>, 62 nodes a world.
+    pub(crate) fn address(&mut self) -> Ipv4Addr {
         let process = u8::try_from(std::process::id() % 128).unwrap();
-        let node = u8::try_from(self.nodes.len() + 1).unwrap();
-        Ipv4Addr::new(127, 64 + process, self.number, node)
+        self.addresses += 1;
+        assert!(self.addresses < 63, "a world has 62 addresses");
+        let [high, low] = (self.number << 6 | self.addresses).to_be_bytes();
+        Ipv4Addr::new(127, 64 + process, high, low)
     }
 
     /// A pod of a StatefulSet on one of the machines; without an address its container does not run.
@@ -350,7 +353,17 @@ impl World {
 
     /// A cluster that has come all the way to Ready.
     pub(crate) async fn ready(&mut self, operator: &Operator, name: &str) {
-        self.create(name, |_| {}).await;
+        self.ready_with(operator, name, |_| {}).await;
+    }
+
+    /// The same, with another wish.
+    pub(crate) async fn ready_with(
+        &mut self,
+        operator: &Operator,
+        name: &str,
+        change: impl FnOnce(&mut KVClusterSpec),
+    ) {
+        self.create(name, change).await;
         self.rest(operator, name).await;
         self.start_pods(name).await;
         self.rest(operator, name).await;
@@ -396,5 +409,7 @@ async fn machines(client: &Client) {
             machines.patch(&name, &params, &Patch::Apply(&machine)).await.ok()
         })
         .await;
+        let ready = Patch::Merge(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
+        machines.patch_status(&name, &PatchParams::default(), &ready).await.unwrap();
     }
 }
