@@ -9,6 +9,8 @@ mod helm_3;
 mod kubernetes;
 mod namespace;
 mod quickstart;
+mod ring_changes;
+mod subject;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -31,6 +33,7 @@ struct Test {
 const TESTS: &[Test] = &[
     Test { name: "kubernetes", run: kubernetes::run },
     Test { name: "quickstart", run: quickstart::run },
+    Test { name: "ring-changes", run: ring_changes::run },
     Test { name: "bad-objects", run: bad_objects::run },
     // Last, because it takes the operator away from everybody for a while.
     Test { name: "helm-3", run: helm_3::run },
