@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use quorate_core::causality::{Context, Expiry};
 use quorate_core::quorum::{Consistency, QuorumKind};
+use quorate_core::ring::MemberState;
 use quorate_replica::{Answer, ClientRequest};
 use quorate_wire::peer::{ClientWrite, Refusal};
 
-use crate::check::{answers, overlap};
+use crate::check::answers;
+use crate::check::overlap::{self, Overlap};
 use crate::clock::unix_ms;
 use crate::dice::Dice;
 use crate::history::{KeyId, Op, OpId, Outcome, Verdict, What, key_name, mark_of_delete, value};
@@ -162,17 +164,29 @@ impl World {
         self.issue(0, key, What::Read, Context::default(), Then::Nothing)
     }
 
-    /// Mostly the node that a client likes; when faults are over, one of the ring.
+    /// Mostly the node that a client likes; when faults are over, a member that serves.
     fn choose_machine(&mut self, client: usize) -> usize {
         let asker = &mut self.clients[client];
         let any = asker.dice.below(self.machines.len() as u64) as usize;
         let chosen = if asker.dice.chance(600) { asker.plan.home } else { any };
-        let is_member = |at: &usize| self.epoch.member(self.machines[*at].documents.node).is_some();
+        let is_member = |at: &usize| self.serves(*at);
         let from = (0..self.machines.len()).map(|step| (chosen + step) % self.machines.len());
         match self.now >= SETTLED {
             true => from.into_iter().find(is_member).unwrap_or(chosen),
             false => chosen,
         }
+    }
+
+    /// Whether a node serves, and the operator knows it as a member: clients are led to such.
+    fn serves(&self, machine: usize) -> bool {
+        let id = self.machines[machine].documents.node;
+        if !self.scenario.ring.is_live() {
+            return self.operator.takes_part(id);
+        }
+        let claimed = self.machines[machine].process.as_ref().filter(|process| process.replica.is_claimed());
+        let member =
+            claimed.and_then(|process| process.replica.epoch()?.member(id).map(|member| member.state));
+        self.operator.takes_part(id) && member.is_some_and(MemberState::takes_part)
     }
 
     /// A request reaches its machine.
@@ -309,15 +323,20 @@ impl World {
 
     fn check_read(&mut self, id: OpId, set: &quorate_core::causality::VersionSet) -> Verdict {
         let (needed, key) = (self.needed(id), self.history.op(id).key);
-        let forgetful = self.count_owners(key, &self.forgetful);
-        let quorum = (needed, self.scenario.replication.factor, forgetful);
-        overlap::read(&mut self.history, id, set, quorum, self.now)
+        let overlap = Overlap {
+            replication: self.scenario.replication,
+            forgetful: self.count_forgetful(key),
+            has_changed: self.operator.newest().number() > 1,
+        };
+        overlap::read(&mut self.history, id, set, needed, &overlap, self.now)
     }
 
     /// Answers that a good day may bring as well.
     fn is_excused(&self, answer: &Answer) -> bool {
         match answer {
             Answer::Refused(Refusal::Busy) => self.scenario.operations_max < 100,
+            // Its node was removed meanwhile: the client goes to another one.
+            Answer::Refused(Refusal::NotMember { .. }) => self.scenario.ring.is_live(),
             // Without anti-entropy nobody gives an owner back what rotted.
             Answer::Refused(Refusal::StorageFailed { .. }) => self.scenario.anti_entropy.is_zero(),
             _ => false,

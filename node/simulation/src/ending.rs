@@ -1,30 +1,33 @@
 //! The end: faults are long over, clients are silent, and everything must be as promised.
 
-use std::collections::BTreeSet;
-
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::ring::Partition;
 use quorate_storage::HINTS;
 
-use crate::check::{ack, bound, converge, hint, quiet};
+use crate::check::{ack, bound, converge, hint, quiet, settle};
 use crate::clock::unix_ms;
 use crate::history::{KeyId, OpId, Verdict, When, key_name};
 use crate::world::World;
 
 impl World {
-    /// How many of a key's owners are among these.
-    pub(crate) fn count_owners(&self, key: KeyId, among: &BTreeSet<NodeId>) -> u8 {
-        let partition = self.partition_of(key);
-        self.epoch.owners(partition).filter(|owner| among.contains(&owner.id)).count() as u8
+    /// How many of those who ever owned a key serve from a disk that went back in time.
+    pub(crate) fn count_forgetful(&self, key: KeyId) -> u8 {
+        let owners = self.operator.owners_ever(self.partition_of(key));
+        owners.intersection(&self.forgetful).count() as u8
     }
 
-    fn partition_of(&self, key: KeyId) -> Partition {
-        self.epoch.partitions().of_key(&key_name(key))
+    pub(crate) fn partition_of(&self, key: KeyId) -> Partition {
+        self.operator.newest().partitions().of_key(&key_name(key))
+    }
+
+    /// The owners of a key in the newest epoch.
+    fn owners_of_key(&self, key: KeyId) -> Vec<NodeId> {
+        self.operator.newest().owners(self.partition_of(key)).map(|owner| owner.id).collect()
     }
 
     /// The machine that a node runs on.
-    fn machine_of(&self, node: NodeId) -> Option<usize> {
+    pub(crate) fn machine_of(&self, node: NodeId) -> Option<usize> {
         self.machines.iter().position(|machine| machine.documents.node == node)
     }
 
@@ -39,8 +42,7 @@ impl World {
     /// A write was acknowledged that never crossed the wire: an owner has it.
     pub(crate) fn look_for(&mut self, id: OpId) -> Verdict {
         let key = self.history.op(id).key;
-        let owners: Vec<NodeId> = self.epoch.owners(self.partition_of(key)).map(|owner| owner.id).collect();
-        for owner in owners {
+        for owner in self.operator.owners_ever(self.partition_of(key)) {
             if let Some((_, set)) = self.held(owner, key) {
                 self.history.observe(Some(key), &set)?;
             }
@@ -68,30 +70,40 @@ impl World {
     fn check_nodes(&mut self) -> Verdict {
         for machine in 0..self.machines.len() {
             let at = &self.machines[machine];
-            let is_member = self.epoch.member(at.documents.node).is_some();
+            let is_member = self.operator.takes_part(at.documents.node);
             let Some(process) = &at.process else { return Err(quiet::not_serving(machine)) };
             if is_member && !process.replica.is_claimed() {
                 return Err(quiet::not_serving(machine));
             }
             bound::idle(self.machines.len(), process.replica.in_progress())?;
+            if is_member && self.scenario.ring.is_live() {
+                let status = process.replica.ring_status().unwrap_or_default();
+                settle::settled(machine, &status, self.operator.newest().number())?;
+            }
         }
         Ok(())
     }
 
     fn check_hints(&mut self) -> Verdict {
         for kept in self.hints.kept() {
-            let safe = |node| !self.lost.contains(&node);
+            let safe = |node| !self.losses.contains(node);
             if !safe(kept.target) || !kept.keeper.is_some_and(safe) {
                 continue;
             }
-            if let Some((_, set)) = self.held(kept.target, kept.key) {
+            // Where its target owns the key no more, those who do have it.
+            let mut owners = self.owners_of_key(kept.key);
+            if owners.contains(&kept.target) {
+                owners = vec![kept.target];
+            }
+            for (_, set) in owners.iter().filter_map(|owner| self.held(*owner, kept.key)) {
                 hint::delivered(&self.history, kept, &set, self.now)?;
             }
         }
         for machine in 0..self.machines.len() {
             let Some(process) = &self.machines[machine].process else { continue };
             let hints = process.engine.usage().hints.keys;
-            if hints > 0 && self.lost.is_empty() {
+            let is_member = self.operator.takes_part(self.machines[machine].documents.node);
+            if hints > 0 && is_member && self.losses.is_empty() {
                 let page = process.engine.page(HINTS, None, 1);
                 return Err(hint::left(machine, hints, page.keys.first().map(|(key, _)| key)));
             }
@@ -100,9 +112,10 @@ impl World {
     }
 
     fn check_key(&mut self, key: KeyId) -> Verdict {
-        let owners: Vec<NodeId> = self.epoch.owners(self.partition_of(key)).map(|owner| owner.id).collect();
+        let owners = self.owners_of_key(key);
         let held: Vec<_> = owners.iter().filter_map(|owner| self.held(*owner, key)).collect();
-        let lost = self.count_owners(key, &self.lost);
+        let lost = self.losses_of(self.partition_of(key));
+        let replication = self.scenario.replication;
         if !self.scenario.anti_entropy.is_zero() || self.swept.contains(&key) {
             converge::equal(key, &held, unix_ms(self.now))?;
         }
@@ -114,6 +127,6 @@ impl World {
         if held.is_empty() {
             return Ok(());
         }
-        ack::at_end(&mut self.history, key, &together, lost, self.now)
+        ack::at_end(&mut self.history, key, &together, (lost, replication.write_quorum), self.now)
     }
 }

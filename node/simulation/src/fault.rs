@@ -40,7 +40,14 @@ impl World {
     }
 
     pub(crate) fn fault_begins(&mut self, number: usize) -> Verdict {
-        let Fault { lasts, kind, dice, .. } = self.scenario.faults[number].clone();
+        let Fault { lasts, mut kind, dice, .. } = self.scenario.faults[number].clone();
+        if let FaultKind::Rot { node } | FaultKind::LostDisk { node } | FaultKind::RestoredDisk { node, .. } =
+            kind
+            && self.scenario.ring.is_live()
+            && !self.may_lose(self.machines[node].documents.node)
+        {
+            kind = FaultKind::Crash { node, operations: dice % 6 };
+        }
         *self.faults.entry(kind.name()).or_default() += 1;
         self.trace.add(20, number as u64, 0, kind.name().as_bytes());
         self.trace.say(|| format!("FAULT {kind:?} for {lasts:?}"));
@@ -200,7 +207,7 @@ impl World {
         let count = dice.pick(&[1, 10, 100]);
         let mut rot = |below| {
             if below > 0 && disk.rot(name, dice.below(below) as usize, dice.below(8) as u8) {
-                self.lost.insert(self.machines[node].documents.node);
+                self.losses.add(self.machines[node].documents.node);
             }
         };
         (0..count).for_each(|_| rot(length));
@@ -218,9 +225,14 @@ impl World {
 
     /// The disk is gone: what comes back is another node.
     pub(crate) fn lose_disk(&mut self, node: usize) {
+        self.losses.add(self.machines[node].documents.node);
+        self.wipe(node);
+    }
+
+    /// An empty disk: what starts from it is another node.
+    pub(crate) fn wipe(&mut self, node: usize) {
         let (disk_dice, id) = (self.dice.roll(), new_node(&mut self.dice));
         let at = &mut self.machines[node];
-        self.lost.insert(at.documents.node);
         at.disk = SimulatedDisk::new(disk_dice, DISK_BYTES);
         at.documents = Documents::empty(id);
         at.copies.clear();
@@ -243,7 +255,11 @@ impl World {
         let known = self.machines.iter().enumerate().filter(|(other, _)| *other != node);
         let known =
             known.filter_map(|(_, machine)| Some((machine.documents.node, starts(machine)?))).collect();
-        self.lost.insert(id);
+        self.losses.add(id);
+        // What it knew of others may be gone as well.
+        for restored in self.machines.iter_mut().filter_map(|machine| machine.restored.as_mut()) {
+            restored.known.remove(&id);
+        }
         self.machines[node].restored = Some(Restored { node: id, ended: None, known });
     }
 
@@ -252,7 +268,7 @@ impl World {
         let id = self.machines[machine].documents.node;
         self.trace.say(|| format!("n{machine} gives up its identity: start {known_start} is known"));
         *self.faults.entry("found-out").or_default() += 1;
-        if !self.lost.contains(&id) {
+        if !self.losses.contains(id) {
             let what =
                 format!("n{machine} ({id}) gave up its identity, and its disk never went back in time");
             return Err(Violation::new("INV-AMNESIA", what));

@@ -9,10 +9,12 @@
 //! out wrong. Then faults stop, and in liveness mode everything must converge and answer.
 //!
 //! One idea a file: `scenario` says what a seed stands for, `world` what happens next, `process` runs a node, `network`
-//! and `machine` are what it runs on, `fault` disturbs them, `client` asks, `history` is the reference model, `check` holds
+//! and `machine` are what it runs on, `fault` disturbs them, `operator` changes the ring as `changes` has drawn, `losses`
+//! counts what is lost, `client` asks, `history` is the reference model, `check` holds
 //! the promises, `ending` looks at everything, `shrink` makes a failing schedule small.
 #![forbid(unsafe_code)]
 
+mod changes;
 mod check;
 mod client;
 mod clock;
@@ -21,8 +23,10 @@ mod dice;
 mod ending;
 mod fault;
 mod history;
+mod losses;
 mod machine;
 mod network;
+mod operator;
 mod process;
 mod queue;
 mod scenario;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_core::NodeId;
-use quorate_core::ring::Epoch;
+use quorate_core::transition;
 use quorate_replica::{Completion, KnownStart, Replica, SlowRead, Storage};
 use quorate_storage::disk::simulated::{Backup, SimulatedDisk};
 use quorate_storage::{Access, Engine};
@@ -22,13 +22,13 @@ pub(crate) struct Documents {
     pub(crate) node: NodeId,
     /// The last start.
     pub(crate) start: u64,
-    pub(crate) epoch: Option<Epoch>,
+    pub(crate) ring: Option<transition::Remembered>,
     pub(crate) starts: BTreeMap<NodeId, KnownStart>,
 }
 
 impl Documents {
     pub(crate) fn empty(node: NodeId) -> Self {
-        Self { node, start: 0, epoch: None, starts: BTreeMap::new() }
+        Self { node, start: 0, ring: None, starts: BTreeMap::new() }
     }
 }
 

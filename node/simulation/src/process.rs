@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use quorate_core::causality::Actor;
 use quorate_core::membership::{self, NodeInfo, Peer};
 use quorate_core::planted::{self, Bug};
+use quorate_core::ring::Epoch;
 use quorate_replica::{Answer, Completion, Config, Effect, Identity, Record, Remembered, Replica, Sender};
 use quorate_storage::{Engine, Options, Step};
 use quorate_wire::frame::{self, FRAME_BYTES_MAX};
-use quorate_wire::peer::Frame;
+use quorate_wire::peer::{Cause, Frame, Request};
 
 use crate::check::{amnesia, answers, bound, outdated};
 use crate::cold::cold;
@@ -39,13 +40,18 @@ const SHOWN_CHARACTERS_MAX: usize = 300;
 impl World {
     /// How the nodes of this world behave.
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config::new((0..3).map(address).collect());
+        let mut config = Config::new((0..self.seeds()).map(address).collect());
         config.request_timeout = self.scenario.request_timeout;
         config.kind = self.scenario.kind;
         config.failure = membership::Config::new(self.scenario.detect_after);
         config.operations_max = self.scenario.operations_max;
         config.anti_entropy_interval = self.scenario.anti_entropy;
         config
+    }
+
+    /// How many machines a node finds others by: where members come and go, any may be one.
+    fn seeds(&self) -> usize {
+        if self.scenario.ring.is_live() { self.machines.len() } else { 3 }
     }
 
     pub(crate) fn start(&mut self, machine: usize) -> Verdict {
@@ -58,7 +64,7 @@ impl World {
             documents.start = now.unix_ms.max(documents.start + 1);
         }
         let actor = Actor { node: documents.node, start: documents.start };
-        let remembered = Remembered { epoch: documents.epoch.clone(), starts: documents.starts.clone() };
+        let remembered = Remembered { ring: documents.ring.clone(), starts: documents.starts.clone() };
         let (cold_dice, replica_dice, nonce) = (self.dice.fork(), self.dice.fork(), self.dice.roll());
         let at = &mut self.machines[machine];
         at.runs += 1;
@@ -244,8 +250,9 @@ impl World {
                 self.trace.add(5, machine as u64, 0, &[]);
             }
             Input::Client { op } => self.begin_request(machine, op),
-            Input::Adopt => {
-                let epoch = self.epoch.clone();
+            Input::Adopt { epoch } => {
+                let epoch = self.operator.epoch(epoch).unwrap_or(self.operator.newest());
+                let epoch = Epoch::clone(epoch);
                 if let Some(process) = &mut self.machines[machine].process {
                     process.replica.adopt(now, 0, epoch);
                 }
@@ -279,7 +286,8 @@ impl World {
                 Ok(())
             }
             Effect::Amnesia { known_start } => self.forget_identity(machine, known_start),
-            Effect::Adopted { .. } | Effect::Changed(_) => Ok(()),
+            Effect::Adopted { result, .. } => self.adopted(machine, &result),
+            Effect::Changed(_) => Ok(()),
         }
     }
 
@@ -319,12 +327,14 @@ impl World {
         let members = self.machines.len();
         let Some(process) = &self.machines[machine].process else { return Ok(()) };
         bound::in_progress(&self.scenario, members, process.replica.in_progress())?;
+        let process_epoch = process.replica.epoch().cloned();
         if process.replica.is_claimed()
             && let Some(restored) = self.machines[machine].restored.take()
         {
             self.forgetful.insert(restored.node);
             self.trace.say(|| format!("n{machine} serves from a disk that went back in time"));
-            return amnesia::served(&self.epoch, &restored);
+            let epoch = process_epoch.unwrap_or(self.operator.newest().clone());
+            return amnesia::served(&epoch, &restored);
         }
         Ok(())
     }
@@ -380,7 +390,7 @@ impl World {
         let at = &mut self.machines[machine];
         let Some(process) = at.process.as_mut().filter(|process| process.run == run) else { return Ok(()) };
         match record {
-            Record::Epoch(epoch) => at.documents.epoch = Some((*epoch).clone()),
+            Record::Ring(ring) => at.documents.ring = Some((*ring).clone()),
             Record::Starts(starts) => at.documents.starts = (*starts).clone(),
         }
         process.inbox.put(Completion::kept(ticket, Ok(())));
@@ -424,6 +434,11 @@ impl World {
         let content = outdated::content(&self.history, frame);
         if let Some(target) = machine_at(&to.address).and_then(|at| self.machines.get_mut(at)) {
             content.iter().for_each(|(key, _)| drop(target.held_before.remove(key)));
+        }
+        // A hint may be older than what its keeper owned when it kept it: it is in no set of the partition's.
+        let handoff = |request: &Request| matches!(request, Request::Replicate { cause: Cause::Handoff, .. });
+        if matches!(frame, Frame::Request { request, .. } if handoff(request)) {
+            return Ok(());
         }
         let Machine { documents, held_before, .. } = &mut self.machines[machine];
         let by = Actor { node: documents.node, start: documents.start };

@@ -10,6 +10,7 @@ use quorate_core::causality::{CLOCK_AHEAD_MAX_MS, Policy};
 use quorate_core::quorum::QuorumKind;
 use quorate_core::ring::Replication;
 
+use crate::changes::{MACHINES_MAX, RingPlan};
 use crate::dice::Dice;
 
 const fn ms(count: u64) -> Duration {
@@ -40,7 +41,9 @@ const DRIFT_MS_MAX: u64 = 100;
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub(crate) seed: u64,
+    /// Members of the ring at the start: the first machines.
     pub(crate) nodes: usize,
+    pub(crate) machines: usize,
     pub(crate) partitions: u32,
     pub(crate) replication: Replication,
     pub(crate) kind: QuorumKind,
@@ -57,6 +60,7 @@ pub struct Scenario {
     pub(crate) cold_per_mille: u64,
     pub(crate) faults: Vec<Fault>,
     pub(crate) clients: Vec<ClientPlan>,
+    pub(crate) ring: RingPlan,
 }
 
 /// The network while nobody disturbs it.
@@ -118,6 +122,11 @@ pub(crate) enum FaultKind {
 }
 
 impl FaultKind {
+    /// Whether a disk loses what was on it, or some of it.
+    pub(crate) fn loses(self) -> bool {
+        matches!(self, Self::Rot { .. } | Self::LostDisk { .. } | Self::RestoredDisk { .. })
+    }
+
     /// For counting.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -174,7 +183,7 @@ impl Scenario {
     /// What this seed stands for.
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0x5175_6f72_6174_6521);
-        let nodes = dice.between(5, 9) as usize;
+        let mut nodes = dice.between(5, 9) as usize;
         let replication = dice.pick(&[
             replication(3, 2, 2),
             replication(3, 2, 2),
@@ -185,6 +194,8 @@ impl Scenario {
             replication(5, 2, 4),
             replication(2, 1, 2),
         ]);
+        let mut machines = nodes;
+        let ring = draw_ring(seed, &mut nodes, &mut machines, replication);
         let kind = if dice.chance(650) { QuorumKind::Strict } else { QuorumKind::Sloppy };
         let policy = if dice.chance(700) { Policy::Siblings } else { Policy::LastWriteWins };
         let anti_entropy = if dice.chance(750) { ms(dice.between(500, 3000)) } else { Duration::ZERO };
@@ -192,6 +203,7 @@ impl Scenario {
         let mut scenario = Self {
             seed,
             nodes,
+            machines,
             partitions: dice.pick(&[8, 16, 16, 32]),
             replication,
             kind,
@@ -206,9 +218,10 @@ impl Scenario {
             cold_per_mille: dice.pick(&[0, 0, 100, 900]),
             faults: Vec::new(),
             clients: Vec::new(),
+            ring,
         };
         scenario.faults = draw_faults(&mut dice.fork(), &scenario);
-        scenario.clients = draw_clients(&mut dice.fork(), nodes);
+        scenario.clients = draw_clients(&mut dice.fork(), machines);
         scenario
     }
 
@@ -231,7 +244,7 @@ impl Scenario {
     }
 
     /// Disks that may be lost so that what was acknowledged is still there, and can still be read.
-    fn losses_max(&self) -> u64 {
+    pub(crate) fn losses_max(&self) -> u64 {
         let Replication { factor, read_quorum, write_quorum } = self.replication;
         let spare = factor - read_quorum.max(write_quorum);
         u64::from(spare.min(write_quorum - 1))
@@ -244,9 +257,10 @@ impl fmt::Display for Scenario {
         let Replication { factor, read_quorum, write_quorum } = self.replication;
         writeln!(
             f,
-            "  {} nodes, {} partitions, N={factor} R={read_quorum} W={write_quorum}, {:?}, {:?}, anti-entropy every \
+            "  {} nodes on {} machines, {} partitions, N={factor} R={read_quorum} W={write_quorum}, {:?}, {:?}, anti-entropy every \
              {:?}, time-out {:?}, detection {:?}, sync {:?}, {:?}",
             self.nodes,
+            self.machines,
             self.partitions,
             self.kind,
             self.policy,
@@ -259,6 +273,19 @@ impl fmt::Display for Scenario {
         for fault in &self.faults {
             writeln!(f, "  at {:?} for {:?}: {:?}", fault.at, fault.lasts, fault.kind)?;
         }
+        if self.ring.is_live() {
+            let RingPlan { replace_after, untold_per_mille, told_within, unanswered_per_mille, .. } =
+                &self.ring;
+            writeln!(
+                f,
+                "  members are told of an epoch within {told_within:?}, {untold_per_mille}/1000 not at all; of the \
+                 operator's questions {unanswered_per_mille}/1000 get no answer; whoever is gone is replaced after \
+                 {replace_after:?}"
+            )?;
+        }
+        for change in &self.ring.changes {
+            writeln!(f, "  at {:?}: {:?}", change.at, change.kind)?;
+        }
         for client in &self.clients {
             let ClientPlan { home, think, width, keys, .. } = client;
             writeln!(
@@ -269,6 +296,19 @@ impl fmt::Display for Scenario {
         }
         Ok(())
     }
+}
+
+/// Half of the seeds have a ring that changes, with machines that are no members at first. These dice are apart, so that the
+/// other half does not depend on them.
+fn draw_ring(seed: u64, nodes: &mut usize, machines: &mut usize, replication: Replication) -> RingPlan {
+    let dice = &mut Dice::new(seed ^ 0x7269_6e67_7269_6e67);
+    if dice.chance(500) {
+        return RingPlan::none();
+    }
+    *machines = (*nodes + 1).min(MACHINES_MAX);
+    let plan = RingPlan::draw(dice, *machines, usize::from(replication.factor));
+    *nodes = *machines - plan.spares;
+    plan
 }
 
 fn replication(factor: u8, read_quorum: u8, write_quorum: u8) -> Replication {
@@ -287,19 +327,16 @@ fn draw_network(dice: &mut Dice) -> NetworkPlan {
 
 fn draw_faults(dice: &mut Dice, scenario: &Scenario) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let mut losses_left = scenario.losses_max();
+    // Where members are replaced, more may be lost in all: how many at a time is seen when it happens.
+    let mut losses_left = if scenario.ring.is_live() { u64::MAX } else { scenario.losses_max() };
     for _ in 0..dice.pick(&[2, 6, 12, 20]) {
         let dice = &mut dice.fork();
         let at = dice.time(FAULTS_BEGIN, SAFETY - ms(500));
-        let node = dice.below(scenario.nodes as u64) as usize;
-        let (mut kind, lasts) = draw_fault(dice, scenario.nodes, node);
-        let loses = matches!(
-            kind,
-            FaultKind::Rot { .. } | FaultKind::LostDisk { .. } | FaultKind::RestoredDisk { .. }
-        );
-        if loses && losses_left == 0 {
+        let node = dice.below(scenario.machines as u64) as usize;
+        let (mut kind, lasts) = draw_fault(dice, scenario.machines, node);
+        if kind.loses() && losses_left == 0 {
             kind = FaultKind::Crash { node, operations: dice.below(6) };
-        } else if loses {
+        } else if kind.loses() {
             losses_left -= 1;
         }
         faults.push(Fault { at, lasts, kind, dice: dice.roll() });

@@ -10,6 +10,7 @@ const RUNS_MAX: usize = 80;
 pub fn shrink(scenario: &Scenario, invariant: &str) -> (Scenario, usize) {
     let mut shrinker = Shrinker { best: scenario.clone(), invariant, runs: 0 };
     shrinker.leave_out(|scenario| &mut scenario.faults);
+    shrinker.leave_out(|scenario| &mut scenario.ring.changes);
     shrinker.leave_out(|scenario| &mut scenario.clients);
     shrinker.leave_out(|scenario| &mut scenario.faults);
     (shrinker.best, shrinker.runs)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_core::ring::{Epoch, Member, MemberState, planner};
+use quorate_core::ring::{Epoch, planner};
 use quorate_core::{ClusterId, NodeId};
 use quorate_replica::{Answer, Record, Sender};
 use quorate_storage::disk::simulated::SimulatedDisk;
@@ -15,8 +15,10 @@ use crate::client::{Client, Pending};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::history::{History, KeyId, OpId, Verdict, Violation};
+use crate::losses::Losses;
 use crate::machine::{Documents, Machine};
 use crate::network::Network;
+use crate::operator::{Operator, member};
 use crate::queue::Queue;
 use crate::scenario::{CLIENTS_END, END, SAFETY, Scenario, client_begins};
 use crate::trace::Trace;
@@ -25,10 +27,10 @@ use crate::trace::Trace;
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_u128(0x51);
 /// What a disk holds when nobody disturbs it.
 pub(crate) const DISK_BYTES: u64 = 4 << 30;
-/// How often the epoch is pushed to nodes that have none.
-const PUSH_INTERVAL: Duration = Duration::from_millis(700);
 /// How long after the last request of clients keys are read at all owners.
 const SWEEP_AFTER: Duration = Duration::from_secs(3);
+/// When the operator looks for the first time whether the ring shall change.
+const OPERATOR_BEGINS: Duration = Duration::from_secs(2);
 /// A run that takes more events than this is stuck.
 const EVENTS_MAX: u64 = 30_000_000;
 
@@ -48,8 +50,12 @@ pub(crate) enum Event {
     Background { machine: usize, run: u64 },
     /// A document reached the disk.
     Kept { machine: usize, run: u64, ticket: u64, record: Record },
-    /// The operator pushes the epoch.
+    /// The operator tells whoever lacks the epoch.
     Push,
+    /// The operator tells a member of an epoch.
+    Tell { machine: usize, epoch: u64 },
+    /// The operator looks whether the ring shall change.
+    Operate,
     /// A request reaches its machine.
     Request { op: OpId },
     /// An answer reaches its client.
@@ -82,7 +88,7 @@ pub(crate) enum Input {
     Inbox,
     Tick { at: Duration },
     Client { op: OpId },
-    Adopt,
+    Adopt { epoch: u64 },
 }
 
 /// What a client hears.
@@ -127,12 +133,12 @@ pub(crate) struct World {
     pub(crate) ending: Vec<(Duration, usize, usize, u64)>,
     pub(crate) history: History,
     pub(crate) hints: Hints,
-    pub(crate) epoch: Epoch,
+    pub(crate) operator: Operator,
     pub(crate) clients: Vec<Client>,
     /// Requests that are not answered.
     pub(crate) pending: BTreeMap<OpId, Pending>,
-    /// Members of the ring whose disk is gone, or lost something.
-    pub(crate) lost: BTreeSet<NodeId>,
+    /// Nodes whose disk is gone, or lost something.
+    pub(crate) losses: Losses,
     /// Of them those that serve on and do not know it.
     pub(crate) forgetful: BTreeSet<NodeId>,
     pub(crate) faults: BTreeMap<&'static str, u64>,
@@ -162,8 +168,8 @@ pub fn run_guarded(scenario: &Scenario, lines: bool) -> Report {
 impl World {
     fn new(scenario: Scenario, lines: bool) -> Self {
         let mut dice = Dice::new(scenario.seed);
-        let machines: Vec<Machine> = (0..scenario.nodes).map(|_| machine(&mut dice)).collect();
-        let epoch = first_epoch(&scenario, &machines);
+        let machines: Vec<Machine> = (0..scenario.machines).map(|_| machine(&mut dice)).collect();
+        let operator = Operator::new(first_epoch(&scenario, &machines), scenario.seed);
         let network = Network::new(scenario.network, dice.fork());
         let clients = scenario.clients.iter().map(|plan| Client::new(plan.clone())).collect();
         let mut world = Self {
@@ -176,10 +182,10 @@ impl World {
             network,
             ending: Vec::new(),
             hints: Hints::default(),
-            epoch,
+            operator,
             clients,
             pending: BTreeMap::new(),
-            lost: BTreeSet::new(),
+            losses: Losses::default(),
             forgetful: BTreeSet::new(),
             faults: BTreeMap::new(),
             succeeded: 0,
@@ -193,11 +199,15 @@ impl World {
 
     /// What is known from the start to happen.
     fn plan(&mut self) {
-        for machine in 0..self.machines.len() {
+        // Machines that are no members begin when they join, if nothing starts them before.
+        for machine in 0..self.scenario.nodes {
             let at = self.dice.time(Duration::ZERO, Duration::from_millis(100));
             self.queue.push(at, Event::Start { machine });
         }
         self.queue.push(Duration::from_millis(300), Event::Push);
+        if self.scenario.ring.is_live() {
+            self.queue.push(OPERATOR_BEGINS, Event::Operate);
+        }
         for client in 0..self.clients.len() {
             for _ in 0..self.clients[client].plan.width {
                 let at = client_begins(&mut self.clients[client].dice);
@@ -254,7 +264,9 @@ impl World {
             Event::SlowRead { machine, run } => self.slow_read(machine, run),
             Event::Background { machine, run } => self.background(machine, run),
             Event::Kept { machine, run, ticket, record } => self.kept(machine, run, ticket, record),
-            Event::Push => self.push_epoch(),
+            Event::Push => self.push(),
+            Event::Tell { machine, epoch } => self.tell(machine, epoch),
+            Event::Operate => self.operate(),
             Event::Request { op } => self.request(op),
             Event::Answered { op, answer } => self.answered(op, answer),
             Event::Deadline { op, run, accepted } => self.deadline(op, run, accepted),
@@ -274,21 +286,6 @@ impl World {
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
         self.queue.push(self.now + delay, event);
-    }
-
-    /// The operator's push, until every node has the epoch.
-    fn push_epoch(&mut self) -> Verdict {
-        for machine in 0..self.machines.len() {
-            let Some(process) = &self.machines[machine].process else { continue };
-            if process.replica.epoch().is_none() {
-                let run = process.run;
-                self.after(Duration::from_millis(1), Event::Process { machine, run, input: Input::Adopt });
-            }
-        }
-        if self.now < CLIENTS_END {
-            self.after(PUSH_INTERVAL, Event::Push);
-        }
-        Ok(())
     }
 }
 
@@ -334,15 +331,8 @@ pub(crate) fn zone(machine: usize) -> String {
 }
 
 fn first_epoch(scenario: &Scenario, machines: &[Machine]) -> Epoch {
-    let member = |(at, machine): (usize, &Machine)| Member {
-        id: machine.documents.node,
-        name: format!("n{at}"),
-        address: address(at),
-        zone: Some(zone(at)),
-        weight: 1,
-        state: MemberState::Active,
-    };
-    let members = machines.iter().enumerate().map(member).collect();
+    let members = machines.iter().take(scenario.nodes).enumerate();
+    let members = members.map(|(at, machine)| member(machine.documents.node, at)).collect();
     planner::first_epoch(CLUSTER, scenario.partitions, scenario.replication, members)
         .expect("scenarios have at least as many nodes as replicas")
 }

@@ -1,4 +1,7 @@
 //! `INV-ACK`: an acknowledged write is never lost while fewer owners lost their disks than acknowledged it.
+//!
+//! A loss that was made good counts no more for what a write quorum had acknowledged: new owners have that from the others.
+//! What fewer had acknowledged may have been on the lost disks alone.
 
 use std::time::Duration;
 
@@ -6,12 +9,13 @@ use quorate_core::causality::VersionSet;
 
 use crate::history::{History, KeyId, Verdict, Violation, When};
 
-/// What owners of a key hold at the end, of whom so many lost something.
+/// What owners of a key hold at the end. `lost`: how many of all its owners ever lost something, and of how many that is
+/// not made good.
 pub(crate) fn at_end(
     history: &mut History,
     key: KeyId,
     set: &VersionSet,
-    lost: u8,
+    ((ever, open), write_quorum): ((u8, u8), u8),
     now: Duration,
 ) -> Verdict {
     history.observe(Some(key), set)?;
@@ -20,9 +24,10 @@ pub(crate) fn at_end(
         let what = format!("#{refused} was told to be not written, and is there at the end");
         return Err(Violation::new("INV-ACK", what));
     }
+    let lost = |owners: u8| if owners >= write_quorum { open } else { ever };
     let missing = history
         .acknowledged(key)
-        .find(|(write, _, owners)| lost < *owners && !history.reflects(set, *write, When::at(now)))
+        .find(|(write, _, owners)| lost(*owners) < *owners && !history.reflects(set, *write, When::at(now)))
         .map(|(write, ..)| write);
     missing.map_or(Ok(()), |write| Err(history.lacks(set, write, "INV-ACK")))
 }

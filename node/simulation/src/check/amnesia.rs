@@ -12,7 +12,7 @@ use crate::machine::Restored;
 pub(crate) fn served(epoch: &Epoch, restored: &Restored) -> Verdict {
     let Restored { node, ended, known } = restored;
     let ended = ended.unwrap_or(u64::MAX);
-    let members = epoch.members();
+    let members: Vec<_> = epoch.members().iter().filter(|member| member.state.takes_part()).collect();
     let knows = |id| id != *node && known.get(&id).is_some_and(|position| *position > ended);
     let knowing = members.iter().filter(|member| knows(member.id)).count();
     if members.len() - knowing > members.len() / 2 {

@@ -4,15 +4,39 @@
 use std::time::Duration;
 
 use quorate_core::causality::VersionSet;
+use quorate_core::ring::Replication;
 
 use crate::history::{History, OpId, Verdict, Violation, When};
 
-/// A read was answered. `needed` owners replied, of `factor`; so many of a key's owners may have forgotten something.
+/// What decides whether two quorums overlap.
+pub(crate) struct Overlap {
+    pub(crate) replication: Replication,
+    /// So many of a key's owners may have forgotten something.
+    pub(crate) forgetful: u8,
+    /// Whether the ring has ever changed: then the quorums of the cluster meet, and smaller ones need not.
+    pub(crate) has_changed: bool,
+}
+
+impl Overlap {
+    /// Whether a read at so many owners meets what so many had acknowledged.
+    fn meets(&self, needed: u8, owners: u8) -> bool {
+        let Replication { factor, read_quorum, write_quorum } = self.replication;
+        let (needed, owners) = match self.has_changed {
+            false => (needed, owners),
+            true if needed < read_quorum || owners < write_quorum => return false,
+            true => (read_quorum, write_quorum),
+        };
+        u32::from(owners) + u32::from(needed) > u32::from(factor) + u32::from(self.forgetful)
+    }
+}
+
+/// A read was answered, when `needed` owners had replied.
 pub(crate) fn read(
     history: &mut History,
     id: OpId,
     set: &VersionSet,
-    (needed, factor, forgetful): (u8, u8, u8),
+    needed: u8,
+    overlap: &Overlap,
     now: Duration,
 ) -> Verdict {
     let (key, began) = (history.op(id).key, history.op(id).began);
@@ -25,8 +49,7 @@ pub(crate) fn read(
     history.check_siblings(key, set, when)?;
     for (write, op, owners) in history.acknowledged(key) {
         let before = op.ended.is_some_and(|ended| ended <= began);
-        let overlap = u32::from(owners) + u32::from(needed) > u32::from(factor) + u32::from(forgetful);
-        if before && overlap && !history.reflects(set, write, when) {
+        if before && overlap.meets(needed, owners) && !history.reflects(set, write, when) {
             let mut violation = history.lacks(set, write, "INV-OVERLAP");
             violation.what = format!("read #{id} at {needed} after a write at {owners}: {}", violation.what);
             return Err(violation);
