@@ -34,7 +34,7 @@ pub(crate) fn run(bytes: &[u8]) -> bool {
 fn room_bytes(frame: &Frame) -> usize {
     match frame {
         Frame::Request { request: Request::Collection { .. }, .. } => 0,
-        Frame::Response { response: Response::Collection(_) | Response::Epoch(_), .. } => 0,
+        Frame::Response { response: Response::Collection(_) | Response::Ring(_), .. } => 0,
         Frame::Request { request, .. } => request.bytes(),
         Frame::Response { response, .. } => response.bytes(),
         Frame::Gossip { .. } => 0,
@@ -96,7 +96,14 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     requests.chain(responses).chain(gossip).map(|frame| encoded(&frame)).collect()
 }
 
+/// A ring in a change.
+fn state() -> Transition {
+    let chain = Chain::try_from(crate::epochs::samples()).expect("samples follow each other");
+    Transition::new(node(1), chain)
+}
+
 fn requests() -> Vec<Request> {
+    let state = state();
     let key = || Bytes::from_static(b"key");
     let [_, value, siblings] = sets();
     let write = ClientWrite {
@@ -116,8 +123,9 @@ fn requests() -> Vec<Request> {
         Request::Repair { epoch: 1, key: key(), sources: vec![node(1), node(2)] },
         Request::Write { epoch: 1, key: key(), write, timeout_ms: 500 },
         Request::Mark,
-        Request::FetchEpoch,
-        Request::Claim { start: 4, nonce: 5, position: 6 },
+        Request::FetchRing,
+        Request::Progress { known: state.known() },
+        Request::Claim { epoch: 2, start: 4, nonce: 5, position: 6 },
     ];
     others.into_iter().chain(exchanges).chain(collections).collect()
 }
@@ -125,7 +133,7 @@ fn requests() -> Vec<Request> {
 fn responses() -> Vec<Response> {
     let receipt = Receipt { epoch: 1, replicas: 2, hints: 1, needed: 2, kind: QuorumKind::Sloppy };
     let written = Written { context: Context::default(), siblings: 1, receipt };
-    let epoch = crate::epochs::samples().into_iter().next();
+    let state = state();
     let exchanged = exchange_replies().into_iter().map(Response::Exchanged);
     let collected = collection_replies().into_iter().map(Response::Collection);
     let refused = [
@@ -139,7 +147,8 @@ fn responses() -> Vec<Response> {
         Response::Digest(1),
         Response::Written(written),
         Response::Mark(Mark { start: 1, sent: 2 }),
-        Response::Epoch(epoch),
+        Response::Ring(Some(state.told())),
+        Response::Progress { oldest: 1, newest: 2, marks: state.news_for(&[]) },
         Response::Claimed(Claimed::Known { start: 3 }),
     ];
     let stored = sets().into_iter().map(Response::Stored);
@@ -170,7 +179,7 @@ pub(crate) fn exchange_requests() -> Vec<antientropy::Request> {
 pub(crate) fn exchange_replies() -> Vec<antientropy::Reply> {
     use antientropy::Reply::{Children, Entries, Fetched, Pushed, Roots};
     vec![
-        Roots { roots: vec![Some(1), None] },
+        Roots { roots: vec![antientropy::Shown::All(1), antientropy::Shown::Part] },
         Children { cells: vec![None, Some([9; 16])] },
         Entries { entries: vec![Entry { key_hash: 1, digest: 2 }], through: u64::MAX },
         Fetched(Parcel { items: items(), next: None, missing: true }),

@@ -114,7 +114,9 @@ async fn push_epoch(State(admin): State<Arc<Admin>>, body: axum::body::Bytes) ->
     let (status, code) = match error {
         AdoptError::Epoch(_) => (StatusCode::CONFLICT, "epoch_conflict"),
         AdoptError::Disk(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        AdoptError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        AdoptError::Busy | AdoptError::Behind { .. } | AdoptError::Full { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "busy")
+        }
     };
     error_response(status, code, &sentence(&error))
 }

@@ -1,4 +1,4 @@
-//! Small documents beside the log: the newest epoch, and the newest starts of other nodes.
+//! Small documents beside the log: the live epochs, and the newest starts of other nodes.
 //!
 //! Invariant: a document is on the disk, whole, before the replica hears that it is kept; and they are written in the
 //! order in which the replica asked. It has at most one of each kind on its way, which bounds the queue.
@@ -11,20 +11,31 @@ use std::thread;
 
 use anyhow::Context as _;
 use quorate_core::NodeId;
+use quorate_core::ring::Epoch;
+use quorate_core::transition::{self, Chain, Transition};
 use quorate_replica::{Completion, KnownStart, Record, Remembered};
 use serde::de::DeserializeOwned;
 
 use crate::identity::write_durably;
 use crate::inbox::{Inbox, Input};
 
+pub(crate) const RING: &str = "ring.json";
+/// What version 0.1 kept: the newest epoch alone.
 pub(crate) const EPOCH: &str = "epoch.json";
 pub(crate) const STARTS: &str = "starts.json";
 
 /// Reads what earlier starts kept.
 pub(crate) fn read(dir: &Path) -> anyhow::Result<Remembered> {
     let starts: Option<BTreeMap<NodeId, KnownStart>> = read_one(dir, STARTS, "peers tell the rest")?;
-    let epoch = read_one(dir, EPOCH, "the operator pushes it again")?;
-    Ok(Remembered { epoch, starts: starts.unwrap_or_default() })
+    let ring = match read_one(dir, RING, "the other members tell it")? {
+        Some(ring) => Some(ring),
+        None => read_one(dir, EPOCH, "the operator pushes it again")?.map(of_one_epoch),
+    };
+    Ok(Remembered { ring, starts: starts.unwrap_or_default() })
+}
+
+fn of_one_epoch(epoch: Epoch) -> transition::Remembered {
+    Transition::new(NodeId::from_u128(0), Chain::of(Arc::new(epoch))).to_remember()
 }
 
 fn read_one<T: DeserializeOwned>(dir: &Path, name: &str, remedy: &str) -> anyhow::Result<Option<T>> {
@@ -62,7 +73,7 @@ impl Keeper {
 
 fn write(dir: &Path, record: &Record) -> anyhow::Result<()> {
     let (name, bytes) = match record {
-        Record::Epoch(epoch) => (EPOCH, serde_json::to_vec(&**epoch)?),
+        Record::Ring(ring) => (RING, serde_json::to_vec(&**ring)?),
         Record::Starts(starts) => (STARTS, serde_json::to_vec(&**starts)?),
     };
     write_durably(dir, name, &bytes)
@@ -85,8 +96,8 @@ mod tests {
     #[test]
     fn a_damaged_document_is_told_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(EPOCH), "{").unwrap();
+        std::fs::write(dir.path().join(RING), "{").unwrap();
         let error = read(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("epoch.json is damaged; remove it"), "{error}");
+        assert!(error.contains("ring.json is damaged; remove it"), "{error}");
     }
 }

@@ -105,7 +105,7 @@ fn is_gone(path: &Path) -> bool {
 
 /// Moves what belonged to an identity that was given up.
 fn set_aside(dir: &Path, aside: &Path) -> anyhow::Result<()> {
-    for name in [LOG, documents::EPOCH, documents::STARTS] {
+    for name in [LOG, documents::RING, documents::EPOCH, documents::STARTS] {
         match fs::rename(dir.join(name), aside.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot set {name} aside"));

@@ -28,6 +28,10 @@ pub(crate) struct Metrics {
     pub(crate) refused_connections: IntCounterVec,
     members: IntGaugeVec,
     epoch: IntGauge,
+    epoch_oldest: IntGauge,
+    partitions_unretired: IntGauge,
+    partitions_syncing: IntGauge,
+    partitions_leaving: IntGauge,
     ready: IntGauge,
     partitions: IntGauge,
     partitions_at_quorum: IntGauge,
@@ -108,6 +112,8 @@ const COUNTED: &[Counted] = &[
     counted(SYNC_KEYS, SYNC_KEYS_HELP, Some(("direction", "out")), |s| s.stats.exchange_keys_pushed),
     counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "in")), |s| s.stats.exchange_bytes_in),
     counted(SYNC_BYTES, SYNC_BYTES_HELP, Some(("direction", "out")), |s| s.stats.exchange_bytes_out),
+    counted("quorate_partitions_left_total", "Partitions that this node lost and began to delete, since every new owner was proven to have them.", None, |s| s.stats.partitions_left),
+    counted("quorate_requests_rerouted_total", "Requests that a replica refused because the ring changes, and that were routed again.", None, |s| s.stats.rerouted),
     counted("quorate_partitions_healed_total", "Partitions that got back from other owners what rotted here.", None, |s| s.stats.partitions_healed),
     counted(HINTS, HINTS_HELP, Some(("event", "recovered")), |s| s.hints.recovered),
     counted(HINTS, HINTS_HELP, Some(("event", "stored")), |s| s.hints.written),
@@ -175,7 +181,23 @@ impl Metrics {
                     &["state"],
                 ),
             ),
-            epoch: gauge("quorate_epoch", "The number of the ring's epoch, 0 for none."),
+            epoch: gauge("quorate_epoch", "The number of the ring's newest epoch, 0 for none."),
+            epoch_oldest: gauge(
+                "quorate_epoch_oldest_live",
+                "The number of the oldest epoch that is live: less than the newest while the ring changes.",
+            ),
+            partitions_unretired: gauge(
+                "quorate_partitions_unretired",
+                "Partitions of which an older epoch is live too, so that their writes go to the owners of both.",
+            ),
+            partitions_syncing: gauge(
+                "quorate_partitions_syncing",
+                "Partitions that this node gains and does not have in full yet.",
+            ),
+            partitions_leaving: gauge(
+                "quorate_partitions_leaving",
+                "Partitions that this node lost and keeps until their new owners are proven to have them.",
+            ),
             ready: gauge("quorate_ready", "Whether the ring serves through this node."),
             partitions: gauge("quorate_partitions", "Partitions of the ring."),
             partitions_at_quorum: gauge(
@@ -265,6 +287,10 @@ impl Metrics {
         self.claimed.set(status.claimed.into());
         self.operations.set(status.in_progress as i64);
         self.epoch.set(status.epoch.as_ref().map_or(0, |epoch| epoch.number() as i64));
+        self.epoch_oldest.set(status.ring.oldest as i64);
+        self.partitions_unretired.set(status.ring.unretired as i64);
+        self.partitions_syncing.set(status.ring.syncing as i64);
+        self.partitions_leaving.set(status.ring.leaving as i64);
         self.partitions.set(health.partitions.into());
         self.partitions_at_quorum.set(health.partitions_at_quorum.into());
         self.partitions_in_full.set(health.partitions_in_full.into());

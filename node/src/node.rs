@@ -44,6 +44,16 @@ pub(crate) fn sentence(error: &AdoptError) -> String {
         AdoptError::Epoch(error) => error.to_string(),
         AdoptError::Disk(reason) => format!("the epoch could not be kept: {reason}"),
         AdoptError::Busy => "another epoch is being kept: push this one again".to_owned(),
+        AdoptError::Behind { known } => {
+            format!(
+                "this node is at epoch {known} and asks the members for the epochs between: push this one again"
+            )
+        }
+        AdoptError::Full { oldest, newest } => {
+            format!(
+                "epochs {oldest} to {newest} are live, and no more may be: push this one when the oldest is retired"
+            )
+        }
     }
 }
 

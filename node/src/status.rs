@@ -11,7 +11,7 @@ use quorate_core::NodeId;
 use quorate_core::handoff::{Books, Owed};
 use quorate_core::membership::{NodeInfo, State};
 use quorate_core::ring::Epoch;
-use quorate_replica::{MemberStatus, Stats};
+use quorate_replica::{MemberStatus, RingStatus, Stats};
 use quorate_storage::{State as EngineState, Usage};
 
 use crate::node::{Ended, Node};
@@ -20,6 +20,8 @@ use crate::node::{Ended, Node};
 pub(crate) struct Status {
     pub(crate) epoch: Option<Arc<Epoch>>,
     pub(crate) claimed: bool,
+    /// How far a change of the ring is.
+    pub(crate) ring: RingStatus,
     /// Every other node that is known.
     pub(crate) members: Vec<MemberStatus>,
     pub(crate) stats: Stats,
@@ -69,6 +71,7 @@ impl Node {
         self.ask(|replica| Status {
             epoch: replica.epoch().cloned(),
             claimed: replica.is_claimed(),
+            ring: replica.ring_status().unwrap_or_default(),
             members: replica.members().collect(),
             stats: replica.stats(),
             owed: replica.hints_owed().map(|owed| (owed.target, owed)).collect(),
@@ -157,13 +160,29 @@ impl Node {
         Members { observer: self.identity.actor.node, members }
     }
 
+    /// How far a change of the ring is.
+    fn transition(&self, status: &Status) -> Transition {
+        let count = |partitions: usize| u32::try_from(partitions).unwrap_or(u32::MAX);
+        Transition {
+            oldest_epoch: status.ring.oldest,
+            newest_epoch: status.ring.newest,
+            partitions_unretired: count(status.ring.unretired),
+            partitions_syncing: count(status.ring.syncing),
+            partitions_leaving: count(status.ring.leaving),
+            keys_leaving: status.ring.keys_leaving,
+            hints_owed: status.owed.values().map(|owed| owed.hints).sum(),
+            moved_bytes: status.ring.moved_bytes,
+            waiting_for: status.ring.waiting_for.iter().copied().collect(),
+        }
+    }
+
     /// Everything at once.
     pub(crate) fn node_status(&self, status: &Status) -> NodeStatus {
         NodeStatus {
             identity: self.identity(),
             epoch: status.epoch.as_ref().map(|epoch| epoch.mark()),
             health: self.health(status),
-            transition: Transition::default(),
+            transition: self.transition(status),
             members: self.members(status),
         }
     }

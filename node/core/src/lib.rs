@@ -6,7 +6,8 @@
 //!
 //! One module a concept: [`ring`] says who owns a key, [`causality`] says which value is newer,
 //! [`quorum`] says when an operation is decided, [`membership`] says who is alive, [`antientropy`] makes replicas
-//! equal, [`handoff`] says which hints are owed to whom, [`collection`] says when a deleted key may be forgotten.
+//! equal, [`handoff`] says which hints are owed to whom, [`collection`] says when a deleted key may be forgotten,
+//! [`transition`] changes the ring without losing a write.
 #![forbid(unsafe_code)]
 
 pub mod antientropy;
@@ -20,5 +21,6 @@ pub mod membership;
 pub mod planted;
 pub mod quorum;
 pub mod ring;
+pub mod transition;
 
 pub use id::{ClusterId, NodeId};

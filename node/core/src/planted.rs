@@ -45,13 +45,31 @@ pub enum Bug {
     RetrySync,
     /// Read repair gives the stale replica nothing.
     SkipReadRepair,
+    /// A replica takes writes that were routed by an epoch that it has left behind.
+    SkipFence,
+    /// Reads go by the newest epoch before its gainers are synced.
+    MoveReadsEarly,
+    /// An epoch is retired while a read quorum of it can form.
+    RetireEarly,
+    /// A gainer pulls from one owner fewer than it must.
+    SyncFromOneFewer,
+    /// A member deletes a partition that it lost without proof.
+    DeleteBeforeProof,
+    /// Content of a removed member is taken.
+    AdmitRemoved,
+    /// A pull that began under an older epoch counts for a newer one.
+    CountStaleStream,
+    /// An epoch counts as seen while writes that were accepted before it are not applied.
+    SkipBarrier,
+    /// Tombstones are collected while data moves.
+    CollectInTransition,
     /// Records that a lost segment may have outdated are shown to other owners.
     UnsureKeysLeave,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Bug; 20] = [
+    pub const ALL: [Bug; 29] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -71,6 +89,15 @@ impl Bug {
         Bug::TimeoutMeansNotWritten,
         Bug::RetrySync,
         Bug::SkipReadRepair,
+        Bug::SkipFence,
+        Bug::MoveReadsEarly,
+        Bug::RetireEarly,
+        Bug::SyncFromOneFewer,
+        Bug::DeleteBeforeProof,
+        Bug::AdmitRemoved,
+        Bug::CountStaleStream,
+        Bug::SkipBarrier,
+        Bug::CollectInTransition,
         Bug::UnsureKeysLeave,
     ];
 }

@@ -35,8 +35,10 @@ pub(crate) enum Purpose {
     Repair,
     /// This start's claim.
     Claim,
-    /// A newer epoch.
-    Epoch,
+    /// Newer epochs.
+    Ring,
+    /// How far others are in a change of the ring.
+    Progress,
     /// A hint on its way.
     Handoff { delivery: u64 },
     /// How far a sender has counted.
@@ -181,7 +183,7 @@ impl<S: Storage> Replica<S> {
         match purpose {
             Purpose::Part { operation } => self.part_ended(operation, to, &ending),
             Purpose::Hint { operation, target } => self.hint_ended(operation, target, &ending),
-            Purpose::Forward { operation } => self.forward_ended(operation, ending),
+            Purpose::Forward { operation } => self.forward_ended(operation, to, ending),
             Purpose::Ask { operation } => self.ask_ended(operation, to, ending),
             Purpose::Pull { repair } => self.pull_ended(repair, ending),
             Purpose::Repair => {
@@ -189,7 +191,8 @@ impl<S: Storage> Replica<S> {
                 self.stats.read_repair(done);
             }
             Purpose::Claim => self.claim_ended(to, &ending),
-            Purpose::Epoch => self.epoch_fetched(ending),
+            Purpose::Ring => self.epoch_fetched(ending),
+            Purpose::Progress => self.progress_told(to, ending),
             Purpose::Handoff { delivery } => self.handoff_answered(delivery, to, &ending),
             Purpose::Mark => self.mark_told(to, &ending),
             Purpose::Collection => self.collection_ended(to, ending),

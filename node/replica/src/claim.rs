@@ -57,6 +57,8 @@ struct Keeping {
 
 pub(crate) struct Claim {
     won: bool,
+    /// Whether a majority of the newest epoch's members knows it.
+    renewed: bool,
     /// Who has our start on disk.
     witnesses: BTreeSet<NodeId>,
     /// When those that have not answered are asked again.
@@ -74,6 +76,7 @@ impl Claim {
     pub(crate) fn new(known: Starts) -> Self {
         Self {
             won: false,
+            renewed: false,
             witnesses: BTreeSet::new(),
             ask_at: None,
             known: Arc::new(known),
@@ -89,14 +92,16 @@ impl Claim {
 }
 
 impl<S: Storage> Replica<S> {
-    /// Claims this start from the members of the epoch that was just read or adopted.
+    /// Claims this start from the members of the epoch that was just read or adopted. A start that was claimed before
+    /// serves on, and is made known to the majority that may be asked from now on.
     pub(crate) fn begin_claim(&mut self) {
         if planted::is(Bug::SkipClaim) {
             self.claim.won = true;
+            return;
         }
-        if !self.claim.won {
-            self.ask_for_claims();
-        }
+        self.claim.renewed = false;
+        self.claim.witnesses.clear();
+        self.ask_for_claims();
     }
 
     /// Asks every member that has not answered, until a majority has.
@@ -105,12 +110,14 @@ impl<S: Storage> Replica<S> {
             return;
         };
         self.count_claims();
-        if self.claim.won {
+        if self.claim.renewed {
             return;
         }
         let others: Vec<NodeId> = epoch.members().iter().map(|member| member.id).collect();
         let (start, nonce) = (self.identity.actor.start, self.identity.nonce);
-        let request = Request::Claim { start, nonce, position: self.claim_position };
+        let epoch_number = epoch.number();
+        let position = self.claim_position;
+        let request = Request::Claim { epoch: epoch_number, start, nonce, position };
         for id in others {
             let silent = id != self.id() && takes_part(&epoch, id) && !self.claim.witnesses.contains(&id);
             if silent {
@@ -128,14 +135,24 @@ impl<S: Storage> Replica<S> {
         let Some(epoch) = self.ring.current() else { return };
         let members = epoch.members().iter().filter(|member| member.state.takes_part()).count();
         let witnesses = self.claim.witnesses.iter().filter(|id| takes_part(epoch, **id)).count();
-        self.claim.won |= witnesses + 1 > members / 2;
+        self.claim.renewed |= witnesses + 1 > members / 2;
+        self.claim.won |= self.claim.renewed;
     }
 
     pub(crate) fn claim_ended(&mut self, from: NodeId, ending: &Ending) {
         match ending {
             Ending::Response(Response::Claimed(Claimed::Yes)) => {
                 self.claim.witnesses.insert(from);
+                let before = self.claim.won;
                 self.count_claims();
+                if self.claim.won && !before {
+                    self.ring_step();
+                }
+            }
+            Ending::Response(Response::Refused(Refusal::EpochRetired { known, .. }))
+                if *known > self.ring.number() =>
+            {
+                self.fetch_epoch(from);
             }
             Ending::Response(Response::Claimed(Claimed::Known { start })) if !self.claim.won => {
                 self.effects.push(Effect::Amnesia { known_start: *start });
@@ -145,17 +162,31 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Another node claims a start.
-    pub(crate) fn serve_claim(&mut self, from: NodeId, request: u64, claimed: KnownStart) {
+    pub(crate) fn serve_claim(
+        &mut self,
+        from: NodeId,
+        request: u64,
+        routed: u64,
+        claimed: KnownStart,
+    ) -> Result<(), Refusal> {
+        let known = self.ring.number();
         let is_member = self.ring.current().is_some_and(|epoch| takes_part(epoch, from));
-        if !is_member {
-            let known = self.ring.number();
-            self.respond(from, request, Response::Refused(Refusal::NotMember { known }));
-        } else if self.claim.next.len() >= WAITING_MAX {
-            self.respond(from, request, Response::Refused(Refusal::Busy));
-        } else {
-            self.claim.next.push((from, claimed, request));
-            self.decide_claims();
+        if routed > known {
+            self.fetch_epoch(from);
+            return Err(Refusal::EpochUnknown { routed, known });
         }
+        if routed < known {
+            return Err(Refusal::EpochRetired { routed, known });
+        }
+        if !is_member {
+            return Err(Refusal::NotMember { known });
+        }
+        if self.claim.next.len() >= WAITING_MAX {
+            return Err(Refusal::Busy);
+        }
+        self.claim.next.push((from, claimed, request));
+        self.decide_claims();
+        Ok(())
     }
 
     /// A node says how far its log is synced.

@@ -113,6 +113,9 @@ impl<S: Storage> Replica<S> {
 
     /// Whether this node collects in a partition now: it is the first owner, and all that must answer are up.
     fn leads(&mut self, epoch: &Epoch, partition: Partition) -> bool {
+        if !self.is_settled(partition) {
+            return false;
+        }
         let first = epoch.owners(partition).find(|owner| self.is_up(owner.id)).map(|owner| owner.id);
         if first != Some(self.id()) {
             return false;
@@ -120,6 +123,17 @@ impl<S: Storage> Replica<S> {
         let fallbacks = self.ring.fallbacks(partition);
         let all = epoch.owners(partition).map(|owner| owner.id).chain(fallbacks.iter().copied());
         all.into_iter().all(|id| self.is_up(id))
+    }
+
+    /// Whether nothing of a partition is anywhere but with its owners and fallbacks: else not all who must answer are
+    /// known.
+    fn is_settled(&self, partition: Partition) -> bool {
+        self.ring.state().is_some_and(|state| state.is_settled(partition))
+    }
+
+    /// A round belongs to the epoch in which it began.
+    pub(crate) fn end_rounds(&mut self) {
+        self.collector.round = None;
     }
 
     /// Hashes of keys without a live value, from where the last look ended.
@@ -152,7 +166,8 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn candidates_read(&mut self, partition: Partition, candidates: Vec<Candidate>) {
         self.collector.reading = false;
         let Ok(epoch) = self.serving_epoch() else { return };
-        if candidates.is_empty() || u32::from(partition.0) >= epoch.partitions().get() {
+        let in_ring = u32::from(partition.0) < epoch.partitions().get();
+        if candidates.is_empty() || !in_ring || !self.is_settled(partition) {
             return;
         }
         let id = RoundId { start: self.identity.actor.start, number: self.next_number() };
@@ -217,7 +232,7 @@ impl<S: Storage> Replica<S> {
         if u32::from(partition.0) >= epoch.partitions().get() || !epoch.owns(node, partition) {
             return Err(Refusal::NotOwner { known });
         }
-        if self.collector.forgetting.len() >= FORGETTING_MAX {
+        if self.collector.forgetting.len() >= FORGETTING_MAX || !self.is_settled(partition) {
             return Err(Refusal::Busy);
         }
         self.answer_collection(Leader::Peer { node, request: id }, request);

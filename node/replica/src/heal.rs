@@ -24,6 +24,13 @@ use crate::storage::Storage;
 #[derive(Default)]
 pub(crate) struct Healing(BTreeMap<Partition, BTreeMap<NodeId, bool>>);
 
+impl Healing {
+    /// Whether a partition is not served yet.
+    pub(crate) fn is_open(&self, partition: Partition) -> bool {
+        self.0.contains_key(&partition)
+    }
+}
+
 impl<S: Storage> Replica<S> {
     /// Looks which partitions are not served, and asks their owners soon.
     pub(crate) fn look_for_rot(&mut self) {
@@ -45,18 +52,19 @@ impl<S: Storage> Replica<S> {
 
     /// Everything that this co-owner shows of a partition is here now; `whole` says whether that is all that it had.
     pub(crate) fn healed_from(&mut self, partition: Partition, peer: NodeId, whole: bool) {
-        let Some(epoch) = self.ring.current().cloned() else { return };
+        let Some(state) = self.ring.state() else { return };
         let Some(healed) = self.healing.0.get_mut(&partition) else { return };
         *healed.entry(peer).or_insert(whole) &= whole;
-        let replication = epoch.replication();
+        let replication = state.newest().replication();
         let others = usize::from(replication.factor) - 1;
         let needed = usize::from(replication.factor - replication.write_quorum + 1).min(others);
-        let owners = healed.iter().filter(|(owner, _)| epoch.owns(**owner, partition));
-        let (asked, whole) =
-            owners.fold((0, 0), |(asked, n), (_, whole)| (asked + 1, n + usize::from(*whole)));
-        if whole >= needed {
+        let count = |set: &Vec<NodeId>, wanted: fn(&bool) -> bool| {
+            set.iter().filter(|owner| healed.get(owner).is_some_and(wanted)).count()
+        };
+        let sets = state.write_sets(partition);
+        if sets.iter().all(|set| count(set, |whole| *whole) >= needed) {
             self.lift(partition, Leftover::Drop);
-        } else if asked >= others {
+        } else if sets.iter().all(|set| count(set, |_| true) >= others) {
             self.lift(partition, Leftover::Keep);
         }
     }

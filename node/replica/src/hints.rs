@@ -2,7 +2,7 @@
 //!
 //! `quorate_core::handoff` keeps the books; this file moves records and messages for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +11,8 @@ use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::handoff::{Books, Delivery, Ended, HintName, Hints, Limits, Owed, Route, Settle};
-use quorate_core::ring::{Epoch, Partition};
+use quorate_core::ring::{MemberState, Partition};
+use quorate_core::transition::Transition;
 use quorate_storage::{Change, Committed, HINTS, Page, ReadError, WriteError};
 use quorate_wire::peer::{Cause, Refusal, Request, Response, set_bytes};
 
@@ -105,9 +106,10 @@ impl<S: Storage> Replica<S> {
         let partition = epoch.partitions().of_key(&key);
         let known = epoch.number();
         let stands_in = self.ring.fallbacks(partition).contains(&self.id());
-        if !stands_in || !epoch.owns(target, partition) || !epoch.owns(from.node, partition) {
+        if !stands_in || !self.serving()?.owns(target, partition) {
             return Err(Refusal::NotOwner { known });
         }
+        self.admit_holder(from.node, partition)?;
         self.admit_content(from, sent)?;
         self.believe(from.node, &set)?;
         self.observe(&set);
@@ -143,6 +145,11 @@ impl<S: Storage> Replica<S> {
     /// Whether a hint for a key is kept here, or may be.
     pub(crate) fn keeps_hint(&self, partition: Partition, key: &[u8]) -> bool {
         !self.handoff.recovered || self.handoff.hints.keeps(partition, key)
+    }
+
+    /// The partitions of which hints are kept here; none while that is not known.
+    pub(crate) fn hinted_partitions(&self) -> Option<BTreeSet<Partition>> {
+        self.handoff.recovered.then(|| self.handoff.hints.partitions().collect())
     }
 
     /// What this node owes to whom.
@@ -185,15 +192,16 @@ impl<S: Storage> Replica<S> {
 
     pub(crate) fn handoff_due(&mut self) {
         self.handoff.timer = None;
-        let Ok(epoch) = self.serving_epoch() else {
+        if self.serving().is_err() {
             let at = self.now.mono + Duration::from_secs(1);
             self.timers.set(at, Timer::Handoff);
             self.handoff.timer = Some(at);
             return;
-        };
+        }
+        let Some(state) = self.ring.state() else { return };
         let (membership, us) = (&self.membership, self.identity.actor.node);
         let up = |id: NodeId| id == us || membership.get(id).is_some_and(|known| known.state.is_live());
-        let route = |target, partition| route(&epoch, target, partition, up);
+        let route = |target, partition| route(state, us, target, partition, up);
         let deliveries = self.handoff.hints.next(self.now.mono, route);
         deliveries.into_iter().for_each(|delivery| self.read_hint(delivery, 0));
         self.schedule_handoff();
@@ -227,12 +235,14 @@ impl<S: Storage> Replica<S> {
         self.handoff.deliveries.insert(number, OnItsWay { name, revision, digest, open, resends });
         for node in to {
             let (key, set) = (key.clone(), set.clone());
-            if node == self.id() {
-                self.merge(partition, key, set, MergeFor::Handoff { delivery: number });
-            } else {
+            if node != self.id() {
                 let (epoch, cause) = (epoch.number(), Cause::Handoff);
                 let request = Request::Replicate { epoch, sent, cause, key, set };
                 self.call(node, request, Purpose::Handoff { delivery: number });
+            } else if self.expect_ours(partition).is_ok() {
+                self.merge(partition, key, set, MergeFor::Handoff { delivery: number });
+            } else {
+                self.handoff_ended(number, node, false);
             }
         }
     }
@@ -275,13 +285,27 @@ impl<S: Storage> Replica<S> {
     }
 }
 
-/// Where a hint goes now: it belongs to the partition, not to the host.
-fn route(epoch: &Epoch, target: NodeId, partition: Partition, up: impl Fn(NodeId) -> bool) -> Route {
+/// Where a hint goes now: it belongs to the partition, not to the host. One who leaves does not wait for a target that
+/// is away: every owner gets it, who keep the target's share for it.
+fn route(
+    state: &Transition,
+    us: NodeId,
+    target: NodeId,
+    partition: Partition,
+    up: impl Fn(NodeId) -> bool,
+) -> Route {
+    let epoch = state.newest();
     if u32::from(partition.0) >= epoch.partitions().get() {
         return Route::Wait;
     }
-    if epoch.owns(target, partition) {
-        return if up(target) { Route::Target } else { Route::Wait };
+    let owned = state.owns(target, partition);
+    if owned && up(target) {
+        return Route::Target;
     }
-    Route::HandOver(epoch.owners(partition).map(|owner| owner.id).collect())
+    let leaving = epoch.member(us).is_some_and(|member| member.state == MemberState::Leaving);
+    if owned && !leaving {
+        return Route::Wait;
+    }
+    let owners = epoch.owners(partition).map(|owner| owner.id);
+    Route::HandOver(owners.filter(|owner| *owner != target).collect())
 }

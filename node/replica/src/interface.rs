@@ -1,6 +1,6 @@
 //! What goes into a replica and what comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use quorate_core::collection::Candidate;
 use quorate_core::handoff::Delivery;
 use quorate_core::membership::{self, MemberView, NodeInfo, Peer};
 use quorate_core::quorum::{Consistency, QuorumKind};
-use quorate_core::ring::{Epoch, EpochError, EpochMark, Partition};
+use quorate_core::ring::{EpochError, EpochMark, Partition};
+use quorate_core::transition;
 use quorate_core::{ClusterId, NodeId};
 use quorate_storage::{Committed, Page, ReadError, WriteError};
 use quorate_wire::peer::{ClientWrite, Frame, Receipt, Refusal, Written};
@@ -46,8 +47,8 @@ pub struct Identity {
 /// What earlier starts put on the disk as documents (see [`Record`]); the default on an empty disk.
 #[derive(Clone, Default, Debug)]
 pub struct Remembered {
-    /// The newest epoch.
-    pub epoch: Option<Epoch>,
+    /// The live epochs, and what was told about them.
+    pub ring: Option<transition::Remembered>,
     /// The newest starts of other nodes.
     pub starts: BTreeMap<NodeId, KnownStart>,
 }
@@ -146,8 +147,8 @@ pub struct Sender {
 /// A small document that must be on the disk before it is acted on. Each kind replaces the one before.
 #[derive(Clone, Debug)]
 pub enum Record {
-    /// The newest epoch.
-    Epoch(Arc<Epoch>),
+    /// The live epochs, and what is told about them.
+    Ring(Arc<transition::Remembered>),
     /// The newest start of other nodes.
     Starts(Arc<BTreeMap<NodeId, KnownStart>>),
 }
@@ -203,6 +204,41 @@ pub enum AdoptError {
     Disk(String),
     /// Another one is being put on the disk.
     Busy,
+    /// Epochs between are missing here; the members are asked for them.
+    Behind {
+        /// The newest that is held; 0 for none.
+        known: u64,
+    },
+    /// As many epochs are live as may be.
+    Full {
+        /// The oldest of them.
+        oldest: u64,
+        /// The newest of them.
+        newest: u64,
+    },
+}
+
+/// How far a change of the ring is, as one node sees it.
+#[derive(Clone, Debug, Default)]
+pub struct RingStatus {
+    /// The oldest epoch that is live.
+    pub oldest: u64,
+    /// The newest epoch.
+    pub newest: u64,
+    /// Partitions of which an older epoch is live.
+    pub unretired: usize,
+    /// Partitions that this node gains and has not synced.
+    pub syncing: usize,
+    /// Partitions that this node lost and holds.
+    pub leaving: usize,
+    /// Keys of those.
+    pub keys_leaving: u64,
+    /// Bytes of content that came and went since the newest epoch came.
+    pub moved_bytes: u64,
+    /// Members that gain partitions and have not synced all of them.
+    pub waiting_for: BTreeSet<NodeId>,
+    /// Whether every member says that it holds nothing but what it owns.
+    pub settled: bool,
 }
 
 /// Hears, on any thread, what the storage has done.
@@ -236,6 +272,8 @@ pub(crate) enum Done {
     Packed { purpose: PackFor, parcel: Parcel },
     /// Keys to collect were read.
     Candidates { partition: Partition, candidates: Vec<Candidate> },
+    /// Some keys of a partition that is being deleted.
+    LeavingRead { partition: Partition, era: u64, page: Page },
     /// Some of the hints that earlier starts have kept.
     HintsRead { page: Page },
     /// A hint that is to be delivered.

@@ -23,6 +23,7 @@ mod gossip;
 mod heal;
 mod hints;
 mod interface;
+mod leave;
 mod once;
 mod read;
 mod repair;
@@ -39,7 +40,7 @@ mod write;
 pub use claim::KnownStart;
 pub use interface::{
     AdoptError, Answer, ClientRequest, Completion, Config, Effect, Found, Identity, Inbox, Kept,
-    MemberStatus, Now, Record, Remembered, Sender,
+    MemberStatus, Now, Record, Remembered, RingStatus, Sender,
 };
 pub use replica::{Dice, Replica};
 pub use stats::Stats;

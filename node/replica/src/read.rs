@@ -16,6 +16,7 @@ use crate::calls::{Ending, Purpose};
 use crate::interface::{Answer, Found};
 use crate::repair::LoadFor;
 use crate::replica::Replica;
+use crate::ring::is_misrouted;
 use crate::serve::MergeFor;
 use crate::storage::Storage;
 use crate::timers::Timer;
@@ -24,6 +25,7 @@ use crate::timers::Timer;
 pub(crate) struct ReadOperation {
     /// None once it was answered.
     ticket: Option<u64>,
+    /// The one that it is routed by.
     epoch: Arc<Epoch>,
     partition: Partition,
     key: Bytes,
@@ -31,6 +33,9 @@ pub(crate) struct ReadOperation {
     needed: u8,
     ends: Duration,
     hedge_at: Option<Duration>,
+    pub(crate) reroute_at: Option<Duration>,
+    /// Whether a replica refused it because the ring changes.
+    misrouted: bool,
     /// The partition's when it began.
     generation: u64,
     calls: Vec<u64>,
@@ -45,11 +50,13 @@ impl<S: Storage> Replica<S> {
     }
 
     fn try_begin_read(&mut self, ticket: u64, key: Bytes, consistency: Consistency) -> Result<(), Refusal> {
-        let epoch = self.serving_epoch()?;
-        let replication = epoch.replication();
+        let state = self.serving()?;
+        let newest = state.newest();
+        let replication = newest.replication();
         let needed = consistency.needed(replication.read_quorum, replication.factor);
         let needed = needed.map_err(Refusal::Consistency)?;
-        let partition = epoch.partitions().of_key(&key);
+        let partition = newest.partitions().of_key(&key);
+        let epoch = state.read_by(partition).clone();
         self.has_room(key.len())?;
         let operation = self.next_number();
         let ends = self.now.mono + self.config.request_timeout;
@@ -63,6 +70,8 @@ impl<S: Storage> Replica<S> {
             needed,
             ends,
             hedge_at: None,
+            reroute_at: None,
+            misrouted: false,
             generation: self.generation(partition),
             calls: Vec::new(),
             held_bytes,
@@ -72,6 +81,22 @@ impl<S: Storage> Replica<S> {
         self.timers.set(ends, Timer::Read(operation));
         self.ask_more(operation);
         Ok(())
+    }
+
+    /// The ring changes: everybody is asked again, by what is known now.
+    pub(crate) fn reroute_read(&mut self, operation: u64) {
+        let Some(op) = self.reads.get_mut(&operation) else { return };
+        (op.reroute_at, op.misrouted) = (None, false);
+        let Some(state) = self.ring.state() else { return };
+        let (epoch, partition, needed) = (state.read_by(op.partition).clone(), op.partition, op.needed);
+        let calls = std::mem::take(&mut op.calls);
+        let order = self.read_order(&epoch, partition);
+        self.calls.forget(&calls);
+        self.stats.rerouted += 1;
+        if let Some(op) = self.reads.get_mut(&operation) {
+            (op.epoch, op.quorum) = (epoch, ReadQuorum::new(order, needed));
+        }
+        self.ask_more(operation);
     }
 
     /// Ourselves first, it costs no hop; then whoever answers fast; who is called down last.
@@ -142,6 +167,14 @@ impl<S: Storage> Replica<S> {
 
     pub(crate) fn ask_ended(&mut self, operation: u64, owner: NodeId, ending: Ending) {
         let reply = match ending {
+            Ending::Response(Response::Refused(refusal)) if is_misrouted(&refusal) => {
+                if let Some(op) = self.reads.get_mut(&operation) {
+                    op.misrouted = true;
+                    let partition = op.partition;
+                    self.misrouted(owner, partition, &refusal);
+                }
+                Err(())
+            }
             Ending::Response(Response::Stored(set)) => Ok(Reply::Set(set)),
             Ending::Response(Response::Digest(digest)) => Ok(Reply::Digest(digest)),
             _ => Err(()),
@@ -181,6 +214,9 @@ impl<S: Storage> Replica<S> {
         };
         let answer = match decision {
             ReadDecision::Wait => return,
+            ReadDecision::Unavailable if op.misrouted && op.ticket.is_some() => {
+                return self.reroute_soon(operation);
+            }
             ReadDecision::Answer => {
                 let set = op.quorum.merged().clone();
                 Answer::Found(Found { set, receipt })
@@ -214,6 +250,9 @@ impl<S: Storage> Replica<S> {
         if let Some(at) = op.hedge_at {
             self.timers.cancel(at, Timer::Hedge(operation));
         }
+        if let Some(at) = op.reroute_at {
+            self.timers.cancel(at, Timer::Reroute(operation));
+        }
         self.calls.forget(&op.calls);
         self.held_bytes -= op.held_bytes;
         self.repair_stale(&op);
@@ -228,13 +267,13 @@ impl<S: Storage> Replica<S> {
         let sources = op.quorum.sources();
         for owner in stale {
             if owner == self.id() {
-                if op.generation == self.generation(op.partition) {
+                if op.generation == self.generation(op.partition) && self.expect_ours(op.partition).is_ok() {
                     let merged: VersionSet = op.quorum.merged().clone();
                     self.observe(&merged);
                     self.merge(op.partition, op.key.clone(), merged, MergeFor::ReadRepair);
                 }
             } else {
-                let (epoch, key) = (op.epoch.number(), op.key.clone());
+                let (epoch, key) = (self.ring.number(), op.key.clone());
                 self.call(owner, Request::Repair { epoch, key, sources: sources.clone() }, Purpose::Repair);
             }
         }

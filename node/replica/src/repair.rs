@@ -110,7 +110,9 @@ impl<S: Storage> Replica<S> {
         key: Bytes,
         sources: Vec<NodeId>,
     ) -> Result<(), Refusal> {
-        let (epoch, partition) = self.admit_to_owner(node, epoch, &key)?;
+        let partition = self.admit_to_owner(node, epoch, &key)?;
+        let state = self.serving()?;
+        let epoch = state.read_by(partition).clone();
         if self.repairs.len() >= self.config.repairs_max || sources.len() > usize::from(FACTOR_MAX) {
             return Err(Refusal::Busy);
         }
@@ -139,7 +141,10 @@ impl<S: Storage> Replica<S> {
         let Some(repair) = self.repairs.0.get_mut(&id) else { return };
         let (partition, key, generation) = (repair.partition, repair.key.clone(), repair.generation);
         match ending {
-            Ending::Response(Response::Stored(set)) if generation == self.generation(partition) => {
+            // It may have been lost meanwhile: then nothing may come to what is left of it.
+            Ending::Response(Response::Stored(set))
+                if generation == self.generation(partition) && self.expect_ours(partition).is_ok() =>
+            {
                 self.observe(&set);
                 self.merge(partition, key, set, MergeFor::Repair { repair: id });
             }

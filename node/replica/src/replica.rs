@@ -20,6 +20,7 @@ use crate::interface::{
     Answer, ClientRequest, Completion, Config, Done, Effect, Identity, Inbox, MemberStatus, Now, Remembered,
     Sender,
 };
+use crate::leave::Leaving;
 use crate::once::Once;
 use crate::read::ReadOperation;
 use crate::repair::Repairs;
@@ -57,6 +58,7 @@ pub struct Replica<S> {
     pub(crate) sync: Sync,
     pub(crate) content: Content,
     pub(crate) handoff: Handoff,
+    pub(crate) leaving: Leaving,
     pub(crate) collector: Collector,
     pub(crate) healing: Healing,
     pub(crate) once: Once,
@@ -82,15 +84,16 @@ impl<S: Storage> Replica<S> {
         remembered: Remembered,
         now: Now,
     ) -> Result<Self, Refused> {
-        let Remembered { epoch, starts } = remembered;
+        let Remembered { ring, starts } = remembered;
         let actor = identity.actor;
         let mut membership = Membership::new(identity.node.clone(), actor.start, config.failure, now.mono)?;
         // After a restart the ring's members are as good as seeds: one that is alive is enough.
-        let members = epoch.iter().flat_map(|epoch| epoch.members().iter().map(|m| m.address.clone()));
+        let epochs = ring.iter().flat_map(|ring| ring.chain.epochs());
+        let members = epochs.flat_map(|epoch| epoch.members().iter().map(|m| m.address.clone()));
         membership.join(config.seeds.iter().cloned().chain(members), now.mono);
         let handoff = Handoff::new(&config);
         let mut replica = Self {
-            ring: Ring::new(identity.cluster, epoch.map(Arc::new)),
+            ring: Ring::new(actor.node, identity.cluster, ring),
             claim: Claim::new(starts),
             claim_position: 0,
             identity,
@@ -109,6 +112,7 @@ impl<S: Storage> Replica<S> {
             sync: Sync::default(),
             content: Content::default(),
             handoff,
+            leaving: Leaving::default(),
             collector: Collector::default(),
             healing: Healing::default(),
             once: Once::default(),
@@ -120,7 +124,9 @@ impl<S: Storage> Replica<S> {
             number: 0,
         };
         replica.claim_position = replica.synced_position();
-        replica.epoch_changed();
+        if replica.ring.current().is_some() {
+            replica.epoch_changed();
+        }
         replica.recover_hints(None);
         replica.begin_collecting();
         Ok(replica)
@@ -177,6 +183,7 @@ impl<S: Storage> Replica<S> {
             Done::Packed { purpose, parcel } => self.packed(purpose, parcel),
             Done::Lifted { partition, lifted } => self.lifted(partition, lifted),
             Done::Candidates { partition, candidates } => self.candidates_read(partition, candidates),
+            Done::LeavingRead { partition, era, page } => self.leaving_read(partition, era, page),
             Done::HintsRead { page } => self.hints_read(page),
             Done::HintRead { delivery, resends, sent, result } => {
                 self.hint_read(delivery, resends, sent, result);
@@ -187,7 +194,7 @@ impl<S: Storage> Replica<S> {
     /// Somebody pushes an epoch; the answer comes as [`Effect::Adopted`] with the same ticket.
     pub fn adopt(&mut self, now: Now, ticket: u64, epoch: Epoch) {
         self.now = now;
-        self.adopt_epoch(Some(ticket), epoch);
+        self.adopt_epoch(ticket, epoch);
     }
 
     /// Does what is due.
@@ -203,6 +210,9 @@ impl<S: Storage> Replica<S> {
                 Timer::Claim => self.ask_for_claims(),
                 Timer::KeepPositions => self.keep_positions(),
                 Timer::Exchange => self.exchange_due(),
+                Timer::Reroute(operation) => self.reroute(operation),
+                Timer::Ring => self.ring_due(),
+                Timer::Leaving => self.drop_more(),
                 Timer::Handoff => self.handoff_due(),
                 Timer::Collect => self.collect_due(),
             }
@@ -238,7 +248,7 @@ impl<S: Storage> Replica<S> {
         &self.identity
     }
 
-    /// The epoch that is served by.
+    /// The newest epoch.
     pub fn epoch(&self) -> Option<&Arc<Epoch>> {
         self.ring.current()
     }

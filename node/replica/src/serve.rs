@@ -7,6 +7,7 @@ use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::handoff::HintName;
 use quorate_core::ring::Partition;
+use quorate_core::transition::Transition;
 use quorate_storage::{Change, Committed, Prepared, Write, WriteError};
 use quorate_wire::peer::{Cause, ClientWrite, Refusal, Request, Response};
 
@@ -37,6 +38,12 @@ pub(crate) enum MergeFor {
     HintForgotten { name: HintName },
     /// A key of a collection is removed.
     Collection { number: u64 },
+    /// A key of a partition that this node lost is removed.
+    Leaving,
+    /// Everything that was submitted before is applied.
+    Barrier { era: u64 },
+    /// The same, of a partition that is to be deleted.
+    LeavingBarrier { partition: Partition, era: u64 },
 }
 
 impl<S: Storage> Replica<S> {
@@ -49,18 +56,16 @@ impl<S: Storage> Replica<S> {
             Request::Hint { epoch, sent, target, key, set } => {
                 self.serve_hint(from, id, epoch, sent, target, (key, set))
             }
-            Request::Read { epoch, key, whole } => {
-                self.admit_to_owner(node, epoch, &key).map(|(_, partition)| {
-                    self.load(partition, key, LoadFor::Peer { node, request: id, whole });
-                })
-            }
+            Request::Read { epoch, key, whole } => self.admit_read(node, epoch, &key).map(|partition| {
+                self.load(partition, key, LoadFor::Peer { node, request: id, whole });
+            }),
             Request::Repair { epoch, key, sources } => self.begin_repair(node, id, epoch, key, sources),
-            Request::Write { epoch, key, write, timeout_ms } => {
+            Request::Write { key, write, timeout_ms, .. } => {
                 // One that comes again is answered once.
                 if !self.once.is_first(from, id) {
                     return;
                 }
-                self.serve_write(node, id, epoch, key, write, timeout_ms)
+                self.serve_write(node, id, key, write, timeout_ms)
             }
             Request::Exchange { epoch, request } => self.serve_exchange(from, id, epoch, request),
             Request::Collection { epoch, request } => self.serve_collection(node, id, epoch, request),
@@ -68,14 +73,17 @@ impl<S: Storage> Replica<S> {
                 self.respond(node, id, Response::Mark(self.mark()));
                 Ok(())
             }
-            Request::FetchEpoch => {
-                let epoch = self.epoch().map(|epoch| (**epoch).clone());
-                self.respond(node, id, Response::Epoch(epoch));
+            Request::FetchRing => {
+                let told = self.ring.state().map(Transition::told);
+                self.respond(node, id, Response::Ring(told));
                 Ok(())
             }
-            Request::Claim { start, nonce, position } => {
-                self.serve_claim(node, id, KnownStart { start, nonce, position });
+            Request::Progress { known } => {
+                self.serve_progress(node, id, &known);
                 Ok(())
+            }
+            Request::Claim { epoch, start, nonce, position } => {
+                self.serve_claim(node, id, epoch, KnownStart { start, nonce, position })
             }
         };
         if let Err(refusal) = served {
@@ -93,7 +101,8 @@ impl<S: Storage> Replica<S> {
         (key, set): (Bytes, VersionSet),
     ) -> Result<(), Refusal> {
         let node = from.node;
-        let (_, partition) = self.admit_to_owner(node, epoch, &key)?;
+        let partition = self.admit_to_owner(node, epoch, &key)?;
+        self.admit_holder(node, partition)?;
         self.admit_content(from, sent)?;
         if cause == Cause::Write {
             self.believe(node, &set)?;
@@ -107,12 +116,14 @@ impl<S: Storage> Replica<S> {
         &mut self,
         node: NodeId,
         request: u64,
-        epoch: u64,
         key: Bytes,
         write: ClientWrite,
         timeout_ms: u32,
     ) -> Result<(), Refusal> {
-        self.admit_to_owner(node, epoch, &key)?;
+        // Whatever it was routed by: it is coordinated here, by the epochs that are known here.
+        let epoch = self.serving_epoch()?;
+        self.admit_member(&epoch, node)?;
+        self.expect_ours(epoch.partitions().of_key(&key))?;
         if self.stopping {
             return Err(Refusal::Stopping);
         }
@@ -170,6 +181,9 @@ impl<S: Storage> Replica<S> {
             MergeFor::HintForgotten { name } => {
                 self.hint_forgotten(&name, result.is_ok_and(|committed| committed.changed));
             }
+            MergeFor::Leaving => self.left(result.is_ok_and(|committed| committed.changed)),
+            MergeFor::Barrier { era } => self.barrier_passed(era),
+            MergeFor::LeavingBarrier { partition, era } => self.drop_begins(partition, era),
             MergeFor::Collection { number } => {
                 self.forgotten(number, result.is_ok_and(|committed| committed.changed));
             }

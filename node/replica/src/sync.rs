@@ -11,6 +11,7 @@ use quorate_core::NodeId;
 use quorate_core::antientropy::{self, Exchange, Items, Parcel, Reply, Report, Request, Step, pack};
 use quorate_core::planted::{self, Bug};
 use quorate_core::ring::Partition;
+use quorate_core::transition::Transition;
 use quorate_wire::peer::{Refusal, Request as PeerRequest, Response};
 
 use crate::calls::{Ending, Purpose};
@@ -24,6 +25,8 @@ use crate::timers::Timer;
 const IDLE: Duration = Duration::from_secs(1);
 /// How soon an exchange that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// The same, while a change of the ring waits for it.
+const RETRY_IN_TRANSITION: Duration = Duration::from_millis(250);
 /// Pushes of peers that may be merged at the same time.
 const BATCHES_MAX: usize = 64;
 
@@ -56,6 +59,8 @@ struct Running {
     exchange: Exchange,
     /// Whether every partition was in sync until now.
     full: bool,
+    /// In which it began.
+    era: u64,
     /// When the step that is under way began.
     began: Duration,
     /// Bytes of content that it moved.
@@ -100,14 +105,24 @@ impl Sync {
 /// When.
 impl<S: Storage> Replica<S> {
     /// Learns from the epoch who shares what with this node.
+    ///
+    /// With the owners in every live epoch of what it owns itself, and with the new owners of what it lost.
     pub(crate) fn plan_exchanges(&mut self) {
-        let Some(epoch) = self.ring.current().cloned() else { return };
+        let Some(state) = self.ring.state() else { return };
+        let epoch = state.newest();
         self.storage.access().set_partitions(epoch.partitions());
         let us = self.id();
         let mut shared: BTreeMap<NodeId, Vec<Partition>> = BTreeMap::new();
-        for partition in epoch.partitions().iter().filter(|partition| epoch.owns(us, *partition)) {
-            for owner in epoch.owners(partition).filter(|owner| owner.id != us) {
-                shared.entry(owner.id).or_default().push(partition);
+        for partition in epoch.partitions().iter() {
+            let others = match state.is_ours(partition) {
+                true => state.owners(partition),
+                false if self.ring.leaving.contains(&partition) => {
+                    epoch.owners(partition).map(|owner| owner.id).collect()
+                }
+                false => continue,
+            };
+            for owner in others.into_iter().filter(|owner| *owner != us) {
+                shared.entry(owner).or_default().push(partition);
             }
         }
         let mut before = std::mem::take(&mut self.sync.co_owners);
@@ -116,6 +131,7 @@ impl<S: Storage> Replica<S> {
             // Spread over the interval, so that they do not all come at once after a change.
             let due = self.now.mono + spread * (at as u32 + 1);
             let known = before.remove(&id);
+            let due = known.as_ref().map_or(due, |known| known.due.min(due));
             let last_full_unix_ms = known.as_ref().and_then(|known| known.last_full_unix_ms);
             let start = known.map_or(0, |known| known.start);
             self.sync.co_owners.insert(id, CoOwner { shared, due, last_full_unix_ms, start });
@@ -140,7 +156,8 @@ impl<S: Storage> Replica<S> {
     }
 
     fn set_exchange_timer(&mut self, after: Duration) {
-        if self.config.anti_entropy_interval.is_zero() {
+        // Without anti-entropy only what changes hands is compared.
+        if self.config.anti_entropy_interval.is_zero() && !self.is_moving() {
             return;
         }
         let at = self.now.mono + after;
@@ -155,7 +172,9 @@ impl<S: Storage> Replica<S> {
         if self.sync.running.is_some() {
             return self.exchange_step();
         }
-        let Ok(epoch) = self.serving_epoch() else { return self.set_exchange_timer(IDLE) };
+        let (Ok(epoch), Some(era)) = (self.serving_epoch(), self.ring.comparable_era()) else {
+            return self.set_exchange_timer(IDLE);
+        };
         let up = |id: &NodeId| self.is_up(*id);
         let next = self.sync.co_owners.iter().filter(|(id, _)| up(id)).min_by_key(|(_, peer)| peer.due);
         match next.map(|(id, peer)| (*id, peer.due, peer.shared.clone())) {
@@ -163,8 +182,9 @@ impl<S: Storage> Replica<S> {
                 let id = self.next_number();
                 let exchange = Exchange::new(epoch.partitions(), shared);
                 let began = self.now.mono;
+                let (moved_bytes, generation) = (0, 0);
                 self.sync.running =
-                    Some(Running { id, peer, exchange, full: true, began, moved_bytes: 0, generation: 0 });
+                    Some(Running { id, peer, exchange, full: true, era, began, moved_bytes, generation });
                 self.exchange_step();
             }
             Some((_, due, _)) => self.set_exchange_timer((due - self.now.mono).min(IDLE)),
@@ -173,9 +193,12 @@ impl<S: Storage> Replica<S> {
     }
 
     fn exchange_over(&mut self, running: Running, finished: bool) {
-        let (wait, full) = match finished {
-            true => (self.config.anti_entropy_interval, running.full),
-            false => (RETRY_AFTER, false),
+        let full = finished && running.full;
+        let wait = match full {
+            true => self.config.anti_entropy_interval.max(RETRY_IN_TRANSITION),
+            false if self.is_moving() => RETRY_IN_TRANSITION,
+            false if finished => self.config.anti_entropy_interval,
+            false => RETRY_AFTER,
         };
         if finished {
             self.stats.exchanges_finished += 1;
@@ -190,6 +213,13 @@ impl<S: Storage> Replica<S> {
             }
         }
         self.set_exchange_timer(Duration::ZERO);
+        self.ring_step();
+    }
+
+    /// Whether a change of the ring waits for what this node compares.
+    fn is_moving(&self) -> bool {
+        let syncing = |state: &Transition| state.newest().partitions().iter().any(|p| state.is_syncing(p));
+        !self.ring.leaving.is_empty() || self.ring.state().is_some_and(syncing)
     }
 }
 
@@ -198,7 +228,9 @@ impl<S: Storage> Replica<S> {
     fn exchange_step(&mut self) {
         let Some(mut running) = self.sync.running.take() else { return };
         let Ok(epoch) = self.serving_epoch() else { return self.exchange_over(running, false) };
-        if !epoch.member(running.peer).is_some_and(|_| self.is_up(running.peer)) {
+        // In a new era it would prove nothing: it begins anew.
+        let current = self.ring.comparable_era() == Some(running.era) || planted::is(Bug::CountStaleStream);
+        if !current || !epoch.member(running.peer).is_some_and(|_| self.is_up(running.peer)) {
             return self.exchange_over(running, false);
         }
         loop {
@@ -221,7 +253,8 @@ impl<S: Storage> Replica<S> {
                     let from = Sender { node: peer, start: self.sync.start_of(peer) };
                     running.moved_bytes = items.bytes() as u64;
                     self.stats.exchange_bytes_in += running.moved_bytes;
-                    let current = running.generation == self.generation(partition);
+                    let current =
+                        running.generation == self.generation(partition) && self.may_pull(partition);
                     self.sync.running = Some(running);
                     if current && self.admit_content(from, items.sent).is_ok() {
                         self.merge_items(partition, items, Waiting::Exchange { exchange });
@@ -248,6 +281,9 @@ impl<S: Storage> Replica<S> {
     fn exchange_report(&mut self, running: &mut Running, report: Report) {
         if report.synced {
             self.healed_from(report.partition, running.peer, report.whole);
+            if report.whole && !self.healing.is_open(report.partition) {
+                self.ring_compared(running.era, report.partition, running.peer);
+            }
         }
         running.full &= report.synced && report.whole || planted::is(Bug::SkipExchange);
         self.stats.exchange_differing += report.differing;
@@ -297,12 +333,16 @@ impl<S: Storage> Replica<S> {
         let (node, epoch) = (from.node, self.admit(from.node, epoch)?);
         let partitions = epoch.partitions();
         let known = epoch.number();
-        let in_ring = |p: &Partition| u32::from(p.0) < partitions.get();
-        let ours = |p: &Partition| in_ring(p) && epoch.owns(self.id(), *p) && epoch.owns(node, *p);
-        if !request.partitions().iter().all(ours) {
+        // What is not applied yet is in no tree.
+        self.ring.comparable_era().ok_or(Refusal::Busy)?;
+        let state = self.serving()?;
+        let in_ring = |p: Partition| u32::from(p.0) < partitions.get();
+        let ours = |p: Partition| in_ring(p) && state.is_ours(p) && state.may_hold(node, p);
+        let only_roots = matches!(request, Request::Roots { .. });
+        if !only_roots && !request.partitions().iter().all(|p| ours(*p)) {
             return Err(Refusal::NotOwner { known });
         }
-        let answer = antientropy::answer(request, partitions, self.storage.access());
+        let answer = antientropy::answer(request, partitions, self.storage.access(), ours);
         match answer.map_err(|_| Refusal::NotOwner { known })? {
             antientropy::Answer::Reply(reply) => self.respond(node, id, Response::Exchanged(reply)),
             antientropy::Answer::Load { partition, hashes, after } => {

@@ -22,6 +22,12 @@ pub(crate) enum Timer {
     KeepPositions,
     /// Hints may go out.
     Handoff,
+    /// A request is sent again: the ring changes.
+    Reroute(u64),
+    /// Members are asked how far they are in a change of the ring.
+    Ring,
+    /// More of a lost partition is deleted.
+    Leaving,
     /// A look for something to collect.
     Collect,
     /// The next step of anti-entropy.

@@ -19,12 +19,15 @@ use crate::calls::{Ending, Purpose, failure_of};
 use crate::interface::{Answer, Completion, Done};
 use crate::repair::LoadFor;
 use crate::replica::Replica;
+use crate::ring::is_misrouted;
 use crate::serve::refusal;
 use crate::storage::Storage;
 use crate::timers::Timer;
 
 /// How often the parts of one write may be sent again because something was collected meanwhile.
 const RESENDS_MAX: u8 = 8;
+/// How soon a request is routed again that a replica refused because the ring changes.
+pub(crate) const REROUTE_AFTER: Duration = Duration::from_millis(15);
 
 /// Who waits for a write.
 #[derive(Clone, Copy, Debug)]
@@ -37,11 +40,13 @@ pub(crate) enum Origin {
 pub(crate) struct WriteOperation {
     /// None once it was answered.
     origin: Option<Origin>,
+    /// The newest when it was routed last.
     epoch: Arc<Epoch>,
     partition: Partition,
     key: Bytes,
     ends: Duration,
     hedge_at: Option<Duration>,
+    reroute_at: Option<Duration>,
     calls: Vec<u64>,
     held_bytes: usize,
     /// Counts its content messages; drawn before anything of the key was read, so that what is drawn later knows
@@ -63,6 +68,8 @@ enum Stage {
         stored: bool,
         stale: Vec<NodeId>,
         resends: u8,
+        /// Who refused it because the ring changes.
+        misrouted: Vec<NodeId>,
     },
 }
 
@@ -89,12 +96,12 @@ impl<S: Storage> Replica<S> {
         self.has_room(held_bytes)?;
         let ends = self.now.mono + time;
         let operation = self.next_number();
-        let is_owner = epoch.owns(self.id(), partition);
+        let is_owner = self.expect_ours(partition).is_ok();
         let stage = if is_owner {
-            self.expect_reachable(&epoch, partition, needed)?;
+            self.expect_reachable(partition, needed)?;
             Stage::Preparing { needed, write: write.clone() }
         } else {
-            Stage::Forwarded { write: write.clone(), others: self.forward_targets(&epoch, partition) }
+            Stage::Forwarded { write: write.clone(), others: self.forward_targets(partition) }
         };
         let (origin, calls) = (Some(origin), Vec::new());
         let key_of = key.clone();
@@ -106,6 +113,7 @@ impl<S: Storage> Replica<S> {
             key,
             ends,
             hedge_at: None,
+            reroute_at: None,
             calls,
             held_bytes,
             sent,
@@ -123,8 +131,10 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Refuses before anything is written when too few can be reached: *not written* beats *indeterminate*.
-    fn expect_reachable(&mut self, epoch: &Epoch, partition: Partition, needed: u8) -> Result<(), Refusal> {
-        let up = epoch.owners(partition).filter(|owner| self.is_up(owner.id)).count() as u8;
+    fn expect_reachable(&mut self, partition: Partition, needed: u8) -> Result<(), Refusal> {
+        let sets = self.serving()?.write_sets(partition);
+        let up = |set: &Vec<NodeId>| set.iter().filter(|owner| self.is_up(**owner)).count() as u8;
+        let up = sets.iter().map(up).min().unwrap_or(0);
         let stand_ins = match self.config.kind {
             QuorumKind::Sloppy if up < needed => {
                 let fallbacks = self.ring.fallbacks(partition);
@@ -153,17 +163,27 @@ impl<S: Storage> Replica<S> {
 
     /// The set is known: the other owners get it.
     pub(crate) fn prepared(&mut self, operation: u64, set: VersionSet) {
+        let Some(state) = self.ring.state() else { return };
         let Some(op) = self.writes.get_mut(&operation) else { return };
         let Stage::Preparing { needed, .. } = op.stage else { return };
-        let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
-        let quorum = WriteQuorum::new(owners.iter().copied(), needed, self.config.kind);
+        let owners = state.owners(op.partition);
+        let quorum = WriteQuorum::new(state.write_sets(op.partition), needed, self.config.kind);
+        op.epoch = state.newest().clone();
         let bytes = set_bytes(&set);
         op.held_bytes += bytes;
         self.held_bytes += bytes;
-        let (epoch, key, sent) = (op.epoch.number(), op.key.clone(), op.sent);
-        let stale = Vec::new();
-        op.stage = Stage::Spreading { quorum, needed, set: set.clone(), stored: false, stale, resends: 0 };
+        let (stale, misrouted) = (Vec::new(), Vec::new());
+        op.stage = Stage::Spreading { quorum, needed, set, stored: false, stale, resends: 0, misrouted };
+        self.spread(operation, owners);
+        self.set_write_hedge(operation);
+    }
+
+    /// Sends the set to these owners.
+    fn spread(&mut self, operation: u64, owners: Vec<NodeId>) {
         let us = self.id();
+        let Some(op) = self.writes.get(&operation) else { return };
+        let Stage::Spreading { set, .. } = &op.stage else { return };
+        let (epoch, key, sent, set) = (op.epoch.number(), op.key.clone(), op.sent, set.clone());
         for owner in owners.into_iter().filter(|owner| *owner != us) {
             if !self.is_up(owner) {
                 self.stats.parts_unreachable += 1;
@@ -176,7 +196,55 @@ impl<S: Storage> Replica<S> {
             let call = self.call(owner, request, Purpose::Part { operation });
             self.own_call(operation, call);
         }
-        self.set_write_hedge(operation);
+    }
+
+    /// The ring may have changed on the way of a request: it is routed again, by what is known now.
+    pub(crate) fn reroute(&mut self, operation: u64) {
+        if self.reads.contains_key(&operation) {
+            return self.reroute_read(operation);
+        }
+        let Some(op) = self.writes.get_mut(&operation) else { return };
+        op.reroute_at = None;
+        self.stats.rerouted += 1;
+        let (partition, ends) = (op.partition, op.ends);
+        if let Stage::Forwarded { .. } = &op.stage {
+            let targets = self.forward_targets(partition);
+            if let Some(WriteOperation { stage: Stage::Forwarded { others, .. }, .. }) =
+                self.writes.get_mut(&operation)
+            {
+                *others = targets;
+            }
+            let known = self.ring.number();
+            return self.forward_next(operation, Refusal::NotOwner { known });
+        }
+        let Some(state) = self.ring.state() else { return };
+        let Stage::Spreading { quorum, misrouted, .. } = &mut op.stage else { return };
+        op.epoch = state.newest().clone();
+        let mut to_send = quorum.reroute(state.write_sets(partition));
+        let again = std::mem::take(misrouted);
+        let (wanted, rest): (Vec<NodeId>, Vec<NodeId>) = again.into_iter().partition(|id| quorum.wants(*id));
+        to_send.extend(wanted);
+        if ends > self.now.mono {
+            self.spread(operation, to_send);
+        }
+        // Their epoch is retired: they count no more.
+        rest.into_iter()
+            .for_each(|owner| self.settle(operation, |quorum| quorum.failed(owner, Failure::NotApplied)));
+        self.settle(operation, |quorum| quorum.decision());
+    }
+
+    /// Routes a request again in a moment, when this node has learned why it was refused.
+    pub(crate) fn reroute_soon(&mut self, operation: u64) {
+        let at = self.now.mono + REROUTE_AFTER;
+        let when = match (self.writes.get_mut(&operation), self.reads.get_mut(&operation)) {
+            (Some(op), _) => &mut op.reroute_at,
+            (None, Some(op)) => &mut op.reroute_at,
+            (None, None) => return,
+        };
+        if when.is_none() {
+            *when = Some(at);
+            self.timers.set(at, Timer::Reroute(operation));
+        }
     }
 
     /// In a sloppy quorum a fallback may stand for an owner that is slow, as for one that is down.
@@ -185,7 +253,8 @@ impl<S: Storage> Replica<S> {
         if self.config.kind == QuorumKind::Strict {
             return;
         }
-        let slowest = op.epoch.owners(op.partition).map(|owner| self.calls.hedge_after(owner.id)).max();
+        let owners = self.ring.state().map(|state| state.owners(op.partition)).unwrap_or_default();
+        let slowest = owners.into_iter().map(|owner| self.calls.hedge_after(owner)).max();
         let at = self.now.mono + slowest.unwrap_or_default().min(self.config.request_timeout / 4);
         self.timers.set(at, Timer::WriteHedge(operation));
         if let Some(op) = self.writes.get_mut(&operation) {
@@ -214,8 +283,7 @@ impl<S: Storage> Replica<S> {
     fn hint(&mut self, operation: u64, target: NodeId) {
         let Some(op) = self.writes.get_mut(&operation) else { return };
         let Stage::Spreading { quorum, set, .. } = &mut op.stage else { return };
-        let owners: Vec<NodeId> = op.epoch.owners(op.partition).map(|owner| owner.id).collect();
-        let position = owners.iter().position(|owner| *owner == target).unwrap_or(0);
+        let position = op.epoch.owners(op.partition).position(|owner| owner.id == target).unwrap_or(0);
         let fallbacks = self.ring.fallbacks(op.partition);
         let (epoch, key, set, sent) = (op.epoch.number(), op.key.clone(), set.clone(), op.sent);
         let mut up = fallbacks.iter().copied().cycle().skip(position).take(fallbacks.len());
@@ -232,14 +300,12 @@ impl<S: Storage> Replica<S> {
 
     /// This owner cannot coordinate a write that a client brought: another one may.
     fn refused_here(&mut self, operation: u64, write: ClientWrite, refusal: Refusal) {
-        let us = self.id();
         let Some(op) = self.writes.get(&operation) else { return };
         if !matches!(op.origin, Some(Origin::Client { .. })) || !another_may(&refusal) {
             return self.finish_write(operation, Err(refusal));
         }
-        let (epoch, partition) = (op.epoch.clone(), op.partition);
-        let mut others = self.forward_targets(&epoch, partition);
-        others.retain(|owner| *owner != us);
+        let partition = op.partition;
+        let others = self.forward_targets(partition);
         if let Some(op) = self.writes.get_mut(&operation) {
             op.stage = Stage::Forwarded { write, others };
         }
@@ -277,6 +343,15 @@ impl<S: Storage> Replica<S> {
             }
             Ending::Response(Response::Refused(Refusal::Stale)) if self.may_resend(operation, owner) => {
                 return self.resend_stale(operation);
+            }
+            Ending::Response(Response::Refused(refusal)) if is_misrouted(refusal) => {
+                let Some(op) = self.writes.get_mut(&operation) else { return };
+                let partition = op.partition;
+                if let Stage::Spreading { misrouted, .. } = &mut op.stage {
+                    misrouted.push(owner);
+                }
+                self.misrouted(owner, partition, refusal);
+                return self.reroute_soon(operation);
             }
             Ending::Response(_) => self.stats.parts_refused += 1,
             Ending::NotSent => self.stats.parts_unreachable += 1,
@@ -382,6 +457,9 @@ impl<S: Storage> Replica<S> {
         if let Some(at) = op.hedge_at {
             self.timers.cancel(at, Timer::WriteHedge(operation));
         }
+        if let Some(at) = op.reroute_at {
+            self.timers.cancel(at, Timer::Reroute(operation));
+        }
         self.calls.forget(&op.calls);
         self.held_bytes -= op.held_bytes;
     }
@@ -424,8 +502,13 @@ impl<S: Storage> Replica<S> {
 /// Writes that another owner coordinates.
 impl<S: Storage> Replica<S> {
     /// The owners, the one to try first last: whoever is up and answers fast; who is called down may be back.
-    fn forward_targets(&self, epoch: &Epoch, partition: Partition) -> Vec<NodeId> {
-        let mut owners: Vec<NodeId> = epoch.owners(partition).map(|owner| owner.id).collect();
+    ///
+    /// They are those whom reads ask, since they know most of the key.
+    fn forward_targets(&self, partition: Partition) -> Vec<NodeId> {
+        let Some(state) = self.ring.state() else { return Vec::new() };
+        let mut owners: Vec<NodeId> =
+            state.read_by(partition).owners(partition).map(|owner| owner.id).collect();
+        owners.retain(|owner| *owner != self.id());
         owners.sort_by_key(|owner| (self.is_up(*owner), std::cmp::Reverse(self.calls.hedge_after(*owner))));
         owners
     }
@@ -434,7 +517,12 @@ impl<S: Storage> Replica<S> {
     fn forward_next(&mut self, operation: u64, last: Refusal) {
         let Some(op) = self.writes.get_mut(&operation) else { return };
         let Stage::Forwarded { write, others } = &mut op.stage else { return };
-        let Some(owner) = others.pop() else { return self.finish_write(operation, Err(last)) };
+        let Some(owner) = others.pop() else {
+            return match is_misrouted(&last) {
+                true => self.reroute_soon(operation),
+                false => self.finish_write(operation, Err(last)),
+            };
+        };
         let time = op.ends.saturating_sub(self.now.mono).as_millis();
         let timeout_ms = u32::try_from(time).unwrap_or(u32::MAX);
         let (epoch, key, write) = (op.epoch.number(), op.key.clone(), write.clone());
@@ -444,13 +532,15 @@ impl<S: Storage> Replica<S> {
         self.own_call(operation, call);
     }
 
-    pub(crate) fn forward_ended(&mut self, operation: u64, ending: Ending) {
+    pub(crate) fn forward_ended(&mut self, operation: u64, from: NodeId, ending: Ending) {
         let Some(op) = self.writes.get(&operation) else { return };
         let needed = op.epoch.replication().write_quorum;
         match ending {
             Ending::Response(Response::Written(written)) => self.finish_write(operation, Ok(written)),
             // Not written, for a reason that another owner may not have.
             Ending::Response(Response::Refused(refusal)) if another_may(&refusal) => {
+                let partition = op.partition;
+                self.misrouted(from, partition, &refusal);
                 self.forward_next(operation, refusal);
             }
             Ending::Response(Response::Refused(refusal)) => self.finish_write(operation, Err(refusal)),

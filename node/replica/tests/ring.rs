@@ -12,6 +12,7 @@ use quorate_core::causality::{Actor, Context, Policy};
 use quorate_core::membership::NodeInfo;
 use quorate_core::quorum::{Consistency, QuorumKind};
 use quorate_core::ring::{Epoch, Member, MemberState, Replication, planner};
+use quorate_core::transition::{Chain, Transition};
 use quorate_core::{ClusterId, NodeId};
 use quorate_replica::{
     Answer, ClientRequest, Completion, Config, Effect, Found, Identity, Inbox, Now, Remembered, Replica,
@@ -127,7 +128,10 @@ impl World {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             state.rotate_left(29)
         });
-        let remembered = Remembered { epoch: Some(self.epoch.clone()), starts: BTreeMap::new() };
+        let chain = Chain::of(Arc::new(self.epoch.clone()));
+        let is_member = self.epoch.member(node).is_some();
+        let ring = is_member.then(|| Transition::new(node, chain).to_remember());
+        let remembered = Remembered { ring, starts: BTreeMap::new() };
         let config = self.config.clone();
         let replica = Replica::new(identity, config, storage, hears, dice, remembered, self.now).unwrap();
         self.nodes.insert(node, Node { replica, engine, reads, inbox, start });
@@ -199,7 +203,13 @@ impl World {
     fn until(&mut self, what: &str, done: impl Fn(&World) -> bool) {
         let deadline = self.now.mono + PATIENCE;
         while !done(self) {
-            assert!(self.now.mono < deadline, "not within {PATIENCE:?}: {what}");
+            let how = || {
+                self.nodes
+                    .values()
+                    .map(|n| (n.replica.is_claimed(), n.replica.ring_status()))
+                    .collect::<Vec<_>>()
+            };
+            assert!(self.now.mono < deadline, "not within {PATIENCE:?}: {what}: {:#?}", how());
             self.step();
         }
     }
@@ -246,6 +256,35 @@ impl World {
         found.set.values().map(|(_, value)| String::from_utf8(value.to_vec()).unwrap()).collect()
     }
 
+    /// Changes the ring: one node is told of it, the others hear.
+    fn change(&mut self, through: NodeId, members: Vec<Member>) {
+        self.epoch = planner::next(&self.epoch, members, self.epoch.replication()).unwrap();
+        let (now, epoch) = (self.now, self.epoch.clone());
+        self.nodes.get_mut(&through).unwrap().replica.adopt(now, 0, epoch);
+    }
+
+    /// Whether nothing of a change is left to do, as every member says.
+    fn is_settled(&self) -> bool {
+        let takes_part = |id: &&NodeId| self.epoch.member(**id).is_some_and(|m| m.state.takes_part());
+        self.nodes.keys().filter(takes_part).all(|id| {
+            let status = self.nodes[id].replica.ring_status();
+            status.is_some_and(|ring| {
+                let newest = self.epoch.number();
+                (ring.oldest, ring.newest, ring.leaving, ring.settled) == (newest, newest, 0, true)
+            })
+        })
+    }
+
+    fn keys_owned_by(&self, node: NodeId, keys: usize) -> u64 {
+        let partition = |at| self.epoch.partitions().of_key(format!("k{at}").as_bytes());
+        (0..keys).filter(|at| self.epoch.owns(node, partition(*at))).count() as u64
+    }
+
+    fn keys_at(&self, node: NodeId) -> u64 {
+        let access = self.nodes[&node].engine.access();
+        self.epoch.partitions().iter().map(|p| access.partition_usage(p).keys).sum()
+    }
+
     fn ids(&self) -> Vec<NodeId> {
         self.nodes.keys().copied().collect()
     }
@@ -272,6 +311,52 @@ fn any_node_writes_and_reads_any_key() {
             assert_eq!(world.values(*node, &format!("k{at}")), ["v"]);
         }
     }
+}
+
+#[test]
+fn the_ring_grows_and_shrinks_and_every_write_stays() {
+    let mut world = World::new(3, |_| {});
+    let key = |at: usize| format!("k{at}");
+    (0..40).for_each(|at| drop(world.put(id(1), &key(at), Some("v"), Context::default()).unwrap()));
+    world.start(id(4), 1);
+    world.change(id(2), (1..=4).map(member).collect());
+    for at in 40..80 {
+        world.put(id(1 + at as u128 % 3), &key(at), Some("v"), Context::default()).unwrap();
+    }
+    world.until("the fourth has its share, and nobody more", World::is_settled);
+    assert_eq!(world.keys_at(id(4)), world.keys_owned_by(id(4), 80));
+    (0..80).for_each(|at| assert_eq!(world.values(id(4), &key(at)), ["v"], "{at}"));
+
+    let leaving = |number: u128, state| Member { state, ..member(number) };
+    let gone = |state| vec![member(1), leaving(2, state), member(3), member(4)];
+    world.change(id(1), gone(MemberState::Leaving));
+    for at in 80..120 {
+        world.put(id(2), &key(at), Some("v"), Context::default()).unwrap();
+    }
+    world.until("the second has nothing left", World::is_settled);
+    assert_eq!(world.keys_at(id(2)), 0);
+    world.change(id(3), gone(MemberState::Removed));
+    world.until("the others know", World::is_settled);
+    let refused = world.get(id(2), "k1", Consistency::One);
+    assert!(refused.is_err(), "{refused:?}");
+    world.crash(id(2));
+    (0..120).for_each(|at| assert_eq!(world.values(id(3), &key(at)), ["v"], "{at}"));
+    world.until("all owners are equal", |world| (0..120).all(|at| world.is_converged(&key(at))));
+}
+
+#[test]
+fn a_lost_disk_is_replaced_by_an_empty_one() {
+    let mut world = World::new(3, |_| {});
+    let key = |at: usize| format!("k{at}");
+    (0..40).for_each(|at| drop(world.put(id(1), &key(at), Some("v"), Context::default()).unwrap()));
+    world.crash(id(2));
+    world.start(id(4), 1);
+    let lost = Member { state: MemberState::Removed, ..member(2) };
+    world.change(id(3), vec![member(1), lost, member(3), member(4)]);
+    world.until("the new one has everything", World::is_settled);
+    assert_eq!(world.keys_at(id(4)), 40);
+    world.crash(id(1));
+    (0..40).for_each(|at| assert_eq!(world.values(id(4), &key(at)), ["v"], "{at}"));
 }
 
 #[test]

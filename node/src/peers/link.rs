@@ -120,7 +120,7 @@ impl Link {
 
     fn farewell(&self) -> Option<oneshot::Receiver<()>> {
         let (said, heard) = oneshot::channel();
-        let frame = Frame::Request { id: FAREWELL, request: Request::FetchEpoch };
+        let frame = Frame::Request { id: FAREWELL, request: Request::FetchRing };
         let item = Outgoing { to: None, frame, bytes: 0, heard: Some(said) };
         self.queue.try_send(item).ok().map(|()| heard)
     }

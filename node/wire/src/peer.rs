@@ -12,6 +12,7 @@ use quorate_core::limits::NAME_BYTES_MAX;
 use quorate_core::membership;
 use quorate_core::quorum::{Consistency, OutOfRange, QuorumKind};
 use quorate_core::ring::Epoch;
+use quorate_core::transition;
 use serde::{Deserialize, Serialize};
 
 /// One message on a connection. The connecting side sends requests and gossip, the accepting side responses.
@@ -116,10 +117,17 @@ pub enum Request {
     },
     /// How far the node has counted its content messages.
     Mark,
-    /// The epoch that the node serves by.
-    FetchEpoch,
+    /// The epochs that are live.
+    FetchRing,
+    /// How far members are in a change of the ring: what the asker does not know.
+    Progress {
+        /// How far it knows each.
+        known: Vec<transition::Known>,
+    },
     /// "I am this start of my disk": remember it durably, unless you know one that is not earlier (INV-AMNESIA).
     Claim {
+        /// The asker's newest epoch: another majority must not be asked than the one that newer starts asked.
+        epoch: u64,
         /// The start.
         start: u64,
         /// Drawn at this start, so that a copy of the disk is told from the disk.
@@ -151,6 +159,14 @@ pub fn set_bytes(set: &VersionSet) -> usize {
         .iter()
         .map(|version| size_of_val(version) + version.value.as_ref().map_or(0, Bytes::len));
     versions.sum::<usize>() + set.context().len() * CONTEXT_ENTRY_BYTES
+}
+
+/// What the marks of one member take in memory at most, about.
+const MARKS_BYTES: usize = 2048;
+
+fn epoch_bytes(epoch: &Epoch) -> usize {
+    let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
+    replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
 }
 
 fn exchange_bytes(request: &antientropy::Request) -> usize {
@@ -187,7 +203,8 @@ impl Request {
             Self::Repair { key, sources, .. } => key.len() + size_of_val(sources.as_slice()),
             Self::Exchange { request, .. } => exchange_bytes(request),
             Self::Collection { .. } => COLLECTION_BYTES,
-            Self::FetchEpoch | Self::Mark | Self::Claim { .. } => 0,
+            Self::Progress { known } => size_of_val(known.as_slice()),
+            Self::FetchRing | Self::Mark | Self::Claim { .. } => 0,
         }
     }
 }
@@ -198,16 +215,14 @@ impl Response {
         match self {
             Self::Stored(set) => set_bytes(set),
             Self::Written(written) => written.context.len() * CONTEXT_ENTRY_BYTES,
-            Self::Epoch(Some(epoch)) => {
-                let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
-                replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
-            }
+            Self::Ring(Some(told)) => told.chain.epochs().iter().map(|epoch| epoch_bytes(epoch)).sum(),
+            Self::Progress { marks, .. } => marks.len() * MARKS_BYTES,
             Self::Exchanged(reply) => exchanged_bytes(reply),
             Self::Collection(_) => COLLECTION_BYTES,
             Self::Applied
             | Self::Mark(_)
             | Self::Digest(_)
-            | Self::Epoch(None)
+            | Self::Ring(None)
             | Self::Claimed(_)
             | Self::Refused(_) => 0,
         }
@@ -246,8 +261,17 @@ pub enum Response {
     Collection(collection::Reply),
     /// To `Mark`.
     Mark(collection::Mark),
-    /// To `FetchEpoch`.
-    Epoch(Option<Epoch>),
+    /// To `FetchRing`.
+    Ring(Option<transition::Told>),
+    /// To `Progress`.
+    Progress {
+        /// The oldest epoch that is live to the one that was asked.
+        oldest: u64,
+        /// The newest that it holds.
+        newest: u64,
+        /// What the asker did not know.
+        marks: Vec<(NodeId, transition::Marks)>,
+    },
     /// To `Claim`: the start that this node now knows; the asker's own when it was taken.
     Claimed(Claimed),
     /// To any: no, and why.

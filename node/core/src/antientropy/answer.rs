@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::message::{ENTRIES_MAX, Entry, Items, Refused, Reply, Request};
+use super::message::{ENTRIES_MAX, Entry, Items, Refused, Reply, Request, Shown};
 use super::{FANOUT, Prefix};
 use crate::ring::{Partition, PartitionCount};
 
@@ -54,13 +54,23 @@ pub enum Answer {
     },
 }
 
-/// Answers a request from what the replica holds. That it owns [`Request::partitions`] is the caller's to check.
-pub fn answer(request: Request, partitions: PartitionCount, view: &impl View) -> Result<Answer, Refused> {
+/// Answers a request from what the replica holds, of the partitions that it may speak of: of others it tells no root,
+/// and what else is asked of them is for the caller to refuse.
+pub fn answer(
+    request: Request,
+    partitions: PartitionCount,
+    view: &impl View,
+    may_speak_of: impl Fn(Partition) -> bool,
+) -> Result<Answer, Refused> {
     request.check(partitions)?;
     Ok(match request {
         Request::Roots { partitions } => {
-            let root = |partition| view.is_whole(partition).then(|| view.root(partition));
-            Answer::Reply(Reply::Roots { roots: partitions.into_iter().map(root).collect() })
+            let shown = |partition| match partition {
+                _ if !may_speak_of(partition) => Shown::Nothing,
+                _ if !view.is_whole(partition) => Shown::Part,
+                _ => Shown::All(view.root(partition)),
+            };
+            Answer::Reply(Reply::Roots { roots: partitions.into_iter().map(shown).collect() })
         }
         Request::Children { partition, prefixes } => {
             let cells = prefixes.into_iter().map(|prefix| view.children(partition, prefix)).collect();

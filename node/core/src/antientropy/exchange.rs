@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::answer::{Place, View};
-use super::message::{Items, Refused, Reply, Request};
+use super::message::{Items, Refused, Reply, Request, Shown};
 use super::parcel::Parcel;
 use super::walk::{Need, Walk};
 use crate::limits::PARTITIONS_MAX;
@@ -172,15 +172,17 @@ impl Exchange {
         }
     }
 
-    fn compare(&mut self, theirs: Vec<Option<u64>>, view: &impl View) -> Result<(), Refused> {
+    fn compare(&mut self, theirs: Vec<Shown>, view: &impl View) -> Result<(), Refused> {
         if theirs.len() != self.roots.len() {
             return Err(Refused::Answer { why: "roots of other partitions than those asked for" });
         }
         for (partition, root) in std::mem::take(&mut self.roots).into_iter().zip(theirs) {
-            if root == Some(view.root(partition)) || planted::is(Bug::SkipExchange) {
-                self.reports.push_back(Report { synced: true, ..Report::of(partition) });
+            let equal = matches!(root, Shown::All(root) if root == view.root(partition));
+            if equal || root == Shown::Nothing || planted::is(Bug::SkipExchange) {
+                let synced = equal || planted::is(Bug::SkipExchange);
+                self.reports.push_back(Report { synced, ..Report::of(partition) });
             } else {
-                self.differing.push_back((partition, root.is_some()));
+                self.differing.push_back((partition, root != Shown::Part));
             }
         }
         Ok(())

@@ -91,13 +91,24 @@ pub enum Request {
     },
 }
 
+/// What a responder shows of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Shown {
+    /// All that it holds, by its root.
+    All(u64),
+    /// Not all: it heals from a loss.
+    Part,
+    /// Nothing: it does not own it.
+    Nothing,
+}
+
 /// What the responder answers: to each request its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// In the order of the request.
     Roots {
-        /// One each; none where the responder lost something and does not show all that it had.
-        roots: Vec<Option<u64>>,
+        /// One each.
+        roots: Vec<Shown>,
     },
     /// In the order of the request; none where the responder keeps no finer cells.
     Children {

@@ -31,7 +31,7 @@ pub use answer::{Answer, View, answer};
 pub use exchange::{Exchange, Report, Step, TRIES_MAX};
 pub use message::{
     CONTENT_BYTES_MAX, ENTRIES_MAX, Entry, HASHES_MAX, ITEMS_MAX, Item, Items, PREFIXES_MAX, Refused, Reply,
-    Request,
+    Request, Shown,
 };
 pub use parcel::{Cursor, Parcel, pack};
 pub use prefix::{DEPTH_MAX, FANOUT, Prefix};

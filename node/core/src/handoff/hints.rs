@@ -447,6 +447,11 @@ impl Hints {
         self.books
     }
 
+    /// The partitions of which a hint is kept, or being stored.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> {
+        self.hints.keys().map(|name| name.partition)
+    }
+
     /// How many are held.
     pub fn held(&self) -> u64 {
         self.targets.values().map(|target| target.ages.len() as u64).sum()

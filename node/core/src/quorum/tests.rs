@@ -11,7 +11,7 @@ const B: NodeId = NodeId::from_u128(2);
 const C: NodeId = NodeId::from_u128(3);
 
 fn write(kind: QuorumKind) -> WriteQuorum {
-    WriteQuorum::new([A, B, C], 2, kind)
+    WriteQuorum::new(&[vec![A, B, C]], 2, kind)
 }
 
 fn acknowledged(replicas: u8, hints: u8) -> WriteDecision {
@@ -38,6 +38,29 @@ fn not_written_only_when_it_is_certain() {
     quorum.failed(A, Failure::NotApplied);
     quorum.failed(B, Failure::Unknown);
     assert_eq!(quorum.failed(C, Failure::NotApplied), WriteDecision::Indeterminate { replicas: 0 });
+}
+
+const D: NodeId = NodeId::from_u128(4);
+
+#[test]
+fn while_the_ring_changes_each_set_of_owners_must_have_it() {
+    let sets = [vec![A, B, D], vec![A, B, C]];
+    let mut quorum = WriteQuorum::new(&sets, 2, QuorumKind::Strict);
+    quorum.acknowledged(A);
+    assert_eq!(quorum.acknowledged(D), WriteDecision::Wait, "the old owners have one copy");
+    assert_eq!(quorum.acknowledged(C), acknowledged(2, 0));
+}
+
+#[test]
+fn sets_that_change_on_the_way_keep_what_was_acknowledged() {
+    let mut quorum = write(QuorumKind::Strict);
+    quorum.acknowledged(A);
+    assert_eq!(quorum.reroute(&[vec![A, B, D], vec![A, B, C]]), [D]);
+    assert_eq!(quorum.acknowledged(C), WriteDecision::Wait);
+    assert_eq!(quorum.reroute(&[vec![A, B, D]]), [], "the older epoch is retired");
+    assert_eq!(quorum.decision(), WriteDecision::Wait, "C counts no more");
+    assert_eq!(quorum.acknowledged(D), acknowledged(2, 0));
+    assert!(quorum.wants(D) && !quorum.wants(C));
 }
 
 #[test]
@@ -171,7 +194,7 @@ proptest! {
         fates in prop::collection::vec(0..4u8, 64),
     ) {
         let owners = || (0..u128::from(n)).map(NodeId::from_u128);
-        let mut write = WriteQuorum::new(owners(), w, QuorumKind::Strict);
+        let mut write = WriteQuorum::new(&[owners().collect()], w, QuorumKind::Strict);
         let mut holders = Vec::new();
         for id in write_order.into_iter().filter(|&id| id < u128::from(n)) {
             if matches!(write.decision(), WriteDecision::Acknowledged { .. }) {

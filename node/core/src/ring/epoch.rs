@@ -296,6 +296,9 @@ impl Epoch {
         if self.partitions != known.partitions {
             return Err(EpochError::Fixed { pushed, what: "the number of partitions" });
         }
+        if self.replication() != known.replication() {
+            return Err(EpochError::Fixed { pushed, what: "N, R or W" });
+        }
         Ok(true)
     }
 }

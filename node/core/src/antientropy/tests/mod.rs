@@ -159,9 +159,13 @@ fn an_answer_that_breaks_the_protocol_is_refused() {
     assert!(exchange.replied(sequence + 1, Reply::Pushed { stored: true }, &view).is_ok(), "late: ignored");
     assert!(exchange.replied(sequence, Reply::Pushed { stored: true }, &view).is_err());
     let (mut exchange, sequence) = begin();
-    assert!(exchange.replied(sequence, Reply::Roots { roots: vec![Some(1), Some(2)] }, &view).is_err());
+    assert!(
+        exchange
+            .replied(sequence, Reply::Roots { roots: vec![Shown::All(1), Shown::All(2)] }, &view)
+            .is_err()
+    );
     let (mut exchange, sequence) = begin();
-    exchange.replied(sequence, Reply::Roots { roots: vec![Some(1)] }, &view).unwrap();
+    exchange.replied(sequence, Reply::Roots { roots: vec![Shown::All(1)] }, &view).unwrap();
     let Step::Ask { sequence, request: Request::Entries { .. } } = exchange.step(&view) else {
         panic!("a flat tree is listed")
     };
@@ -174,7 +178,7 @@ fn an_answer_that_breaks_the_protocol_is_refused() {
 fn a_request_beyond_its_bounds_is_refused() {
     let view = Replica::new(ring(4));
     let partition = Partition(0);
-    let refused = |request: Request| answer(request, ring(4), &view).unwrap_err();
+    let refused = |request: Request| answer(request, ring(4), &view, |_| true).unwrap_err();
     let prefixes = vec![Prefix::ROOT; PREFIXES_MAX + 1];
     refused(Request::Children { partition, prefixes });
     let prefixes = vec![Prefix { depth: 9, path: 0 }];
@@ -265,6 +269,10 @@ proptest! {
 }
 
 /// Whatever a peer may say, right or wrong.
+fn shown(root: Option<u64>) -> Shown {
+    root.map_or(Shown::Part, Shown::All)
+}
+
 fn any_reply() -> impl Strategy<Value = Reply> {
     // Hashes of keys that are there, and any.
     let hash = || prop_oneof![(0..300u64).prop_map(spread), any::<u64>(), Just(u64::MAX)];
@@ -280,7 +288,7 @@ fn any_reply() -> impl Strategy<Value = Reply> {
     let after = proptest::option::of((0..300u64).prop_map(name));
     let next = proptest::option::of((hash(), after).prop_map(|(key_hash, after)| Cursor { key_hash, after }));
     prop_oneof![
-        vec(any::<Option<u64>>(), 0..3).prop_map(|roots| Reply::Roots { roots }),
+        vec(any::<Option<u64>>().prop_map(shown), 0..3).prop_map(|roots| Reply::Roots { roots }),
         vec(proptest::option::of(any::<[u64; FANOUT]>()), 0..20).prop_map(|cells| Reply::Children { cells }),
         (entries, through).prop_map(|(entries, through)| Reply::Entries { entries, through }),
         (items, next, any::<bool>()).prop_map(|(items, next, missing)| {

@@ -242,7 +242,7 @@ impl Run {
 }
 
 fn respond(right: &mut Replica, request: Request, faults: Faults) -> Reply {
-    match answer(request, right.ring, right).expect("the initiator keeps to the protocol") {
+    match answer(request, right.ring, right, |_| true).expect("the initiator keeps to the protocol") {
         Answer::Reply(reply) => reply,
         Answer::Load { hashes, after, .. } => {
             let sent = right.count();
