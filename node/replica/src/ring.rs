@@ -146,7 +146,7 @@ impl Ring {
 
 /// Whether a node may take part: one that was removed is as good as a stranger (INV-FENCE).
 pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
-    epoch.member(node).is_some_and(|member| member.state.takes_part()) || planted::is(Bug::AdmitRemoved)
+    epoch.member(node).is_some_and(|member| member.state.takes_part())
 }
 
 /// Whether a refusal says that one of the two knows less of the ring than the other: it passes.

@@ -229,7 +229,7 @@ impl<S: Storage> Replica<S> {
         let Some(mut running) = self.sync.running.take() else { return };
         let Ok(epoch) = self.serving_epoch() else { return self.exchange_over(running, false) };
         // In a new era it would prove nothing: it begins anew.
-        let current = self.ring.comparable_era() == Some(running.era) || planted::is(Bug::CountStaleStream);
+        let current = self.ring.comparable_era() == Some(running.era);
         if !current || !epoch.member(running.peer).is_some_and(|_| self.is_up(running.peer)) {
             return self.exchange_over(running, false);
         }
