@@ -121,6 +121,6 @@ mod names {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         check_names(&["quickstart".to_owned()]).unwrap();
         let error = check_names(&["quickstrat".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("quickstrat") && error.contains("quickstart, bad-objects"), "{error}");
+        assert!(error.contains("quickstrat") && error.contains("quickstart, ring-changes"), "{error}");
     }
 }
