@@ -6,6 +6,7 @@ use quorate_core::causality::{Context, Expiry, Policy, VersionSet};
 use quorate_core::collection::{self, Mark, RoundId};
 use quorate_core::quorum::{Consistency, QuorumKind};
 use quorate_core::ring::Partition;
+use quorate_core::transition::{Chain, Transition};
 use quorate_wire::frame::{self, FRAME_BYTES_MAX, FrameError};
 use quorate_wire::peer::{Cause, Claimed, ClientWrite, Frame, Receipt, Refusal, Request, Response, Written};
 

@@ -161,9 +161,6 @@ pub fn set_bytes(set: &VersionSet) -> usize {
     versions.sum::<usize>() + set.context().len() * CONTEXT_ENTRY_BYTES
 }
 
-/// What the marks of one member take in memory at most, about.
-const MARKS_BYTES: usize = 2048;
-
 fn epoch_bytes(epoch: &Epoch) -> usize {
     let replicas = epoch.partitions().get() as usize * usize::from(epoch.replication().factor);
     replicas * size_of::<u16>() + epoch.members().len() * 4 * NAME_BYTES_MAX
@@ -216,7 +213,7 @@ impl Response {
             Self::Stored(set) => set_bytes(set),
             Self::Written(written) => written.context.len() * CONTEXT_ENTRY_BYTES,
             Self::Ring(Some(told)) => told.chain.epochs().iter().map(|epoch| epoch_bytes(epoch)).sum(),
-            Self::Progress { marks, .. } => marks.len() * MARKS_BYTES,
+            Self::Progress { marks, .. } => marks.iter().map(|(_, marks)| marks.bytes()).sum(),
             Self::Exchanged(reply) => exchanged_bytes(reply),
             Self::Collection(_) => COLLECTION_BYTES,
             Self::Applied

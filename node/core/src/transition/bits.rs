@@ -35,6 +35,11 @@ impl Bits {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
+    /// What it takes in memory beyond itself.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.0.as_slice())
+    }
+
     /// Leaves what is in another set too.
     pub fn intersect(&mut self, other: &Self) {
         self.0.truncate(other.0.len());

@@ -57,6 +57,11 @@ impl Marks {
         usize::from(self.partitions)
     }
 
+    /// What they take in memory, about.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.synced.bytes() + self.reading.bytes() + self.clear.bytes()
+    }
+
     /// Takes in what was said before or since; whether anything is new.
     pub fn merge(&mut self, other: &Self) -> bool {
         if other.epoch < self.epoch {
