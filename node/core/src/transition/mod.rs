@@ -330,13 +330,6 @@ impl Transition {
             || owners.all(|owner| proven.is_some_and(|proven| proven.contains(&owner.id)))
     }
 
-    /// Whether this node may make dots in a partition: it owns it in the epoch that reads go by, so it holds all that it
-    /// made there before. One that lost the partition, or gets it back, may not: its next dot would claim to have seen
-    /// those that it gave away.
-    pub fn may_make_dots(&self, partition: Partition) -> bool {
-        self.read_by(partition).owns(self.us, partition)
-    }
-
     /// Whether this node may take writes of a partition: it owns it in some live epoch.
     pub fn is_ours(&self, partition: Partition) -> bool {
         self.owns(self.us, partition)
