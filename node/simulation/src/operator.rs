@@ -1,8 +1,8 @@
 //! The operator: keeps the log of epochs, alone, and changes the ring by the rules of the real one.
 //!
 //! It commits an epoch before it tells anybody. Some members are told late, some never: they hear of it from the others.
-//! It commits the next one when every member that answers holds the newest, and no more epochs would be live than may
-//! be. Whoever leaves is removed when the members' answers prove that nothing is left on it. When faults are over it
+//! It commits the next one when every member that answers holds the newest, enough owners of each partition do, and no more
+//! epochs would be live than may be. Whoever leaves is removed when the members' answers prove that nothing is left on it. When faults are over it
 //! begins nothing new, finishes what it began, and replaces whoever is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +83,14 @@ pub(crate) fn member(id: NodeId, machine: usize) -> Member {
     }
 }
 
+/// Whether enough owners of each partition answer: every read quorum meets them, and they are enough to end an older epoch.
+fn is_heard(epoch: &Epoch, answers: &BTreeMap<NodeId, RingStatus>) -> bool {
+    let replication = epoch.replication();
+    let needed = usize::from(replication.read_quorum.max(replication.factor + 1 - replication.read_quorum));
+    let told = |partition| epoch.owners(partition).filter(|owner| answers.contains_key(&owner.id)).count();
+    epoch.partitions().iter().all(|partition| told(partition) >= needed)
+}
+
 fn is_active(member: &&Member) -> bool {
     member.state == MemberState::Active
 }
@@ -96,10 +104,11 @@ impl World {
         self.look_for_mended();
         self.look_for_gone();
         let (answers, number) = (self.ask_members(), self.operator.newest().number());
+        let is_heard = is_heard(self.operator.newest(), &answers);
         let has_room = |live_max: u64| {
             let fits =
                 |status: &RingStatus| status.newest == number && number + 2 <= status.oldest + live_max;
-            answers.values().all(fits)
+            is_heard && answers.values().all(fits)
         };
         if has_room(LIVE_MAX as u64)
             && let Some(members) = self.without_lost()
@@ -173,9 +182,7 @@ impl World {
         let is_done = |status: &RingStatus| {
             (status.oldest, status.newest, status.unretired, status.syncing) == (number, number, 0, 0)
         };
-        let read_quorum = usize::from(epoch.replication().read_quorum);
-        let told = |partition| epoch.owners(partition).filter(|o| answers.contains_key(&o.id)).count();
-        if !answers.values().all(is_done) || epoch.partitions().iter().any(|p| told(p) < read_quorum) {
+        if !answers.values().all(is_done) {
             return None;
         }
         let mut members = epoch.members().to_vec();
