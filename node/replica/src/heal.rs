@@ -29,6 +29,11 @@ impl Healing {
     pub(crate) fn is_open(&self, partition: Partition) -> bool {
         self.0.contains_key(&partition)
     }
+
+    /// Whether everything is served.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl<S: Storage> Replica<S> {

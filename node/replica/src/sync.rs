@@ -156,8 +156,9 @@ impl<S: Storage> Replica<S> {
     }
 
     fn set_exchange_timer(&mut self, after: Duration) {
-        // Without anti-entropy only what changes hands is compared.
-        if self.config.anti_entropy_interval.is_zero() && !self.is_moving() {
+        // Without anti-entropy only what changes hands, or was lost here, is compared.
+        let needed = self.is_moving() || !self.healing.is_done();
+        if self.config.anti_entropy_interval.is_zero() && !needed {
             return;
         }
         let at = self.now.mono + after;
@@ -194,10 +195,11 @@ impl<S: Storage> Replica<S> {
 
     fn exchange_over(&mut self, running: Running, finished: bool) {
         let full = finished && running.full;
+        let interval = self.config.anti_entropy_interval.max(RETRY_IN_TRANSITION);
         let wait = match full {
-            true => self.config.anti_entropy_interval.max(RETRY_IN_TRANSITION),
+            true => interval,
             false if self.is_moving() => RETRY_IN_TRANSITION,
-            false if finished => self.config.anti_entropy_interval,
+            false if finished => interval,
             false => RETRY_AFTER,
         };
         if finished {
