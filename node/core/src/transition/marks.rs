@@ -1,12 +1,15 @@
 //! What a node tells about itself in a change of the ring.
 //!
-//! Invariant: what was told stays true, so marks of one epoch only grow, and those of a later epoch replace them. The merge
-//! is commutative, associative and idempotent, in whatever order they come around.
+//! Invariant: what was told stays true, so marks of one epoch only grow, and those of a later epoch replace them, all but the
+//! reads that are refused: those stay refused in every later epoch, so that an epoch that was retired stays retired. The
+//! merge is commutative, associative and idempotent, in whatever order they come around.
 
 use serde::{Deserialize, Serialize};
 
-use super::Bits;
+use super::{Bits, LIVE_MAX};
+use crate::bounded;
 use crate::id::NodeId;
+use crate::ring::Partition;
 
 /// The most members whose marks one message tells.
 pub const MARKS_TOLD_MAX: usize = 64;
@@ -21,8 +24,9 @@ pub struct Marks {
     partitions: u16,
     /// Where it has every write that older epochs acknowledged.
     pub synced: Bits,
-    /// Where it refuses reads routed by less than the epoch.
-    pub reading: Bits,
+    /// By epoch, the oldest first: where it refuses reads routed by less.
+    #[serde(deserialize_with = "bounded::list::<_, _, LIVE_MAX>")]
+    reading: Vec<(u64, Bits)>,
     /// Where it holds nothing that it does not own.
     pub clear: Bits,
 }
@@ -49,7 +53,40 @@ impl Marks {
     /// Those of a node that has just heard of an epoch.
     pub fn new(epoch: u64, partitions: usize) -> Self {
         let partitions = u16::try_from(partitions).unwrap_or(u16::MAX);
-        Self { epoch, partitions, synced: Bits::default(), reading: Bits::default(), clear: Bits::default() }
+        Self { epoch, partitions, synced: Bits::default(), reading: Vec::new(), clear: Bits::default() }
+    }
+
+    /// Those of the same node when it hears of a later epoch: the reads that it refuses stay refused.
+    pub fn next(&self, epoch: u64) -> Self {
+        let mut next = Self::new(epoch, self.partitions());
+        next.reading.clone_from(&self.reading);
+        next.forget_old();
+        next
+    }
+
+    /// It refuses reads of a partition that are routed by less than an epoch, up to its own.
+    pub fn read_from(&mut self, partition: Partition, epoch: u64) {
+        if epoch > self.epoch || self.reads_from(partition) >= epoch {
+            return;
+        }
+        let at = self.reading.partition_point(|(before, _)| *before < epoch);
+        if self.reading.get(at).is_none_or(|(found, _)| *found != epoch) {
+            self.reading.insert(at, (epoch, Bits::default()));
+        }
+        self.reading[at].1.insert(partition);
+        self.forget_old();
+    }
+
+    /// The epoch by less than which it refuses reads of a partition; 0 for none.
+    pub fn reads_from(&self, partition: Partition) -> u64 {
+        let reading = self.reading.iter().rev().find(|(_, bits)| bits.contains(partition));
+        reading.map_or(0, |(epoch, _)| *epoch)
+    }
+
+    /// What is refused since before any epoch that may be live says nothing.
+    fn forget_old(&mut self) {
+        let oldest = (self.epoch + 1).saturating_sub(LIVE_MAX as u64);
+        self.reading.retain(|(epoch, _)| *epoch >= oldest);
     }
 
     /// Of the ring.
@@ -59,23 +96,29 @@ impl Marks {
 
     /// What they take in memory, about.
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.synced.bytes() + self.reading.bytes() + self.clear.bytes()
+        let each = |(_, bits): &(u64, Bits)| size_of::<(u64, Bits)>() + bits.bytes();
+        let reading: usize = self.reading.iter().map(each).sum();
+        size_of::<Self>() + self.synced.bytes() + self.clear.bytes() + reading
     }
 
     /// Takes in what was said before or since; whether anything is new.
     pub fn merge(&mut self, other: &Self) -> bool {
-        if other.epoch < self.epoch {
-            return false;
-        }
+        let before = (self.epoch, self.count());
         if other.epoch > self.epoch {
-            *self = other.clone();
-            return true;
+            *self = Self { synced: other.synced.clone(), clear: other.clear.clone(), ..self.next(other.epoch) };
+        } else if other.epoch == self.epoch {
+            self.synced.merge(&other.synced);
+            self.clear.merge(&other.clear);
         }
-        let before = self.count();
-        self.synced.merge(&other.synced);
-        self.reading.merge(&other.reading);
-        self.clear.merge(&other.clear);
-        self.count() > before
+        for (epoch, bits) in &other.reading {
+            match self.reading.iter_mut().find(|(known, _)| known == epoch) {
+                Some((_, known)) => known.merge(bits),
+                None => self.reading.push((*epoch, bits.clone())),
+            }
+        }
+        self.reading.sort_by_key(|(epoch, _)| *epoch);
+        self.forget_old();
+        (self.epoch, self.count()) > before
     }
 
     /// How far they are.
@@ -84,6 +127,7 @@ impl Marks {
     }
 
     fn count(&self) -> u32 {
-        self.synced.count() + self.reading.count() + self.clear.count()
+        let reading: u32 = self.reading.iter().map(|(_, bits)| bits.count()).sum();
+        self.synced.count() + self.clear.count() + reading
     }
 }

@@ -9,12 +9,14 @@
 //! tells three things about itself, its [`Marks`] for n, which spread by gossip and only grow:
 //!
 //! - **synced**: an owner of p in n that owned it in every older live epoch, or that has pulled all of p from N-W+1
-//!   owners in each older live epoch. (Epochs before one that somebody reads by count no more: its owners have everything.) A pull counts when the other side held n before it began, and everything that it
-//!   had accepted before was applied. (A write that was acknowledged by older epochs has W copies among their owners,
-//!   each made before that owner held n; so one of the N-W+1 has it.)
-//! - **reading**: an owner of p, in any live epoch, that refuses reads routed by less than n. Allowed when all owners in
-//!   n that gain p are synced: each acknowledged write then has W copies among the owners in n, since everybody who
-//!   left the set was replaced by one who is synced. It is on the disk before it is told.
+//!   owners in each older live epoch. (Epochs before one that somebody reads by count no more: its owners have
+//!   everything.) A pull counts when the other side held n before it began, and everything that it had accepted before was
+//!   applied. (A write that was acknowledged by older epochs has W copies among their owners, each made before that owner
+//!   held n; so one of the N-W+1 has it.)
+//! - **reading**: refuses reads of p that are routed by less than m, an epoch up to n. Allowed when all owners in m that
+//!   gain p are synced: each acknowledged write then has W copies among the owners in m, since everybody who left the set
+//!   was replaced by one who is synced. It is on the disk before it is told. What is refused stays refused when newer
+//!   epochs come, so an epoch that was retired stays retired.
 //! - **clear**: a node that owns p in n; or that owns it in no live epoch, holds nothing of it any more, and keeps no
 //!   hint of it, unless it may as a fallback in n.
 //!
@@ -35,7 +37,7 @@
 //!
 //! # Overtaking
 //!
-//! When n+1 comes before n is done, the marks begin anew for n+1, and a gainer pulls from owners in *each* older epoch
+//! When n+1 comes before n is done, *synced* and *clear* begin anew for n+1, and a gainer pulls from owners in *each* older epoch
 //! that is live. Nothing is dropped on a guess; what was moved already is found equal, and costs next to nothing.
 //!
 //! Sources: Garage's versions of the layout, Cassandra's epoch on every message (CEP-21), Scylla's stages of topology
@@ -132,7 +134,7 @@ impl Transition {
         let partitions = chain.newest().partitions().get() as usize;
         floors.resize(partitions, 0);
         if marks.epoch != chain.newest().number() {
-            marks = Marks::new(chain.newest().number(), partitions);
+            marks = marks.next(chain.newest().number());
         }
         let mut transition = Self {
             us,
@@ -176,24 +178,28 @@ impl Transition {
 
     /// Takes over a chain that goes further, and the floors that its teller knows.
     pub fn adopt(&mut self, chain: Chain, floors: &[u64]) {
-        let partitions = chain.newest().partitions().get() as usize;
         self.floors.iter_mut().zip(floors).for_each(|(floor, told)| *floor = (*floor).max(*told));
         if chain.newest().number() > self.newest().number() {
             // What was compared for the epoch before counts no more.
             self.begin_era();
-            self.marks.insert(self.us, Marks::new(chain.newest().number(), partitions));
+            self.marks.insert(self.us, self.ours().next(chain.newest().number()));
         }
         self.chain = chain;
-        let newest = self.newest().clone();
-        let us = self.us;
-        self.marks.retain(|id, _| *id == us || newest.member(*id).is_some_and(|m| m.state.takes_part()));
+        let marks = std::mem::take(&mut self.marks);
+        self.marks = marks.into_iter().filter(|(id, _)| *id == self.us || self.matters(*id)).collect();
         self.look();
+    }
+
+    /// Whether what a node said of itself matters: it takes part, or reads by an epoch that is live would need it.
+    fn matters(&self, node: NodeId) -> bool {
+        let takes_part = self.newest().member(node).is_some_and(|member| member.state.takes_part());
+        let (_, older) = self.chain.epochs().split_last().expect("a chain is never empty");
+        takes_part || older.iter().any(|epoch| epoch.partitions().iter().any(|p| epoch.owns(node, p)))
     }
 
     /// Takes in what a member said about itself; whether that was news.
     pub fn learn(&mut self, node: NodeId, marks: Marks) -> bool {
-        let takes_part = self.newest().member(node).is_some_and(|member| member.state.takes_part());
-        if node == self.us || !takes_part || marks.partitions() != self.newest().partitions().get() as usize {
+        if node == self.us || !self.matters(node) || marks.partitions() != self.newest().partitions().get() as usize {
             return false;
         }
         let news = match self.marks.get_mut(&node) {
@@ -330,9 +336,11 @@ impl Transition {
             || owners.all(|owner| proven.is_some_and(|proven| proven.contains(&owner.id)))
     }
 
-    /// Whether this node may take writes of a partition: it owns it in some live epoch.
+    /// Whether this node may take writes of a partition: it owns it in some live epoch. One that told that it is clear takes
+    /// nothing more, whatever it has forgotten since of epochs that were retired.
     pub fn is_ours(&self, partition: Partition) -> bool {
-        self.owns(self.us, partition)
+        let gave_up = self.ours().clear.contains(partition) && !self.newest().owns(self.us, partition);
+        self.owns(self.us, partition) && !gave_up
     }
 
     /// What has become true of this node since it told last, if anything. It counts when it is on the disk and
@@ -356,9 +364,10 @@ impl Transition {
             }
             let readable = self.views[partition.index()].readable;
             if readable && self.is_ours(partition) {
-                marks.reading.insert(partition);
                 self.floors[partition.index()] = newest.number();
             }
+            // What it has heard of it refuses as well.
+            marks.read_from(partition, self.floors[partition.index()]);
             if owner || (!self.is_ours(partition) && is_clear(partition)) {
                 marks.clear.insert(partition);
             }
@@ -474,8 +483,8 @@ impl Transition {
     /// Whoever is reading by an epoch makes it known that nobody reads by less.
     fn learn_floor(&mut self, partition: Partition) {
         let newest = self.newest().number();
-        let reading = |marks: &&Marks| marks.epoch <= newest && marks.reading.contains(partition);
-        let told = self.marks.values().filter(reading).map(|marks| marks.epoch).max().unwrap_or(0);
+        let reading = self.marks.values().map(|marks| marks.reads_from(partition));
+        let told = reading.filter(|epoch| *epoch <= newest).max().unwrap_or(0);
         let floor = &mut self.floors[partition.index()];
         *floor = told.max(*floor);
     }
@@ -501,7 +510,7 @@ impl Transition {
             needed -= 1;
         }
         let reads_no_more = |owner: NodeId| {
-            let told = |marks: &Marks| marks.epoch > epoch.number() && marks.reading.contains(partition);
+            let told = |marks: &Marks| marks.reads_from(partition) > epoch.number();
             self.marks.get(&owner).is_some_and(told) || self.lost.contains(&owner)
         };
         epoch.owners(partition).filter(|owner| reads_no_more(owner.id)).count() >= needed

@@ -53,7 +53,8 @@ fn marks(epoch: u64, bits: [u16; 3]) -> Marks {
     };
     let [synced, reading, clear] = bits.map(set);
     let mut marks = Marks::new(epoch, 16);
-    (marks.synced, marks.reading, marks.clear) = (synced, reading, clear);
+    (marks.synced, marks.clear) = (synced, clear);
+    (0..16).map(Partition).filter(|p| reading.contains(*p)).for_each(|p| marks.read_from(p, epoch));
     marks
 }
 
@@ -69,8 +70,8 @@ fn merged(all: &[Marks]) -> Marks {
 }
 
 /// Trailing zeros are no difference.
-fn said(marks: &Marks) -> (u64, Vec<[bool; 3]>) {
-    let at = |p| [marks.synced.contains(p), marks.reading.contains(p), marks.clear.contains(p)];
+fn said(marks: &Marks) -> (u64, Vec<(bool, u64, bool)>) {
+    let at = |p| (marks.synced.contains(p), marks.reads_from(p), marks.clear.contains(p));
     (marks.epoch, (0..16).map(|p| at(Partition(p))).collect())
 }
 
