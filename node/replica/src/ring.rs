@@ -214,6 +214,13 @@ impl<S: Storage> Replica<S> {
         if ours { Ok(()) } else { Err(Refusal::NotOwner { known }) }
     }
 
+    /// Whether a write of a partition may be coordinated here.
+    pub(crate) fn expect_coordinator(&self, partition: Partition) -> Result<(), Refusal> {
+        let known = self.ring.number();
+        let may = self.ring.state().is_some_and(|state| state.may_make_dots(partition));
+        if may { Ok(()) } else { Err(Refusal::NotOwner { known }) }
+    }
+
     /// Checks a read: it may be routed by any live epoch whose reads are not over, in which this node owns the key.
     pub(crate) fn admit_read(
         &mut self,

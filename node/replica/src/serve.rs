@@ -123,7 +123,7 @@ impl<S: Storage> Replica<S> {
         // Whatever it was routed by: it is coordinated here, by the epochs that are known here.
         let epoch = self.serving_epoch()?;
         self.admit_member(&epoch, node)?;
-        self.expect_ours(epoch.partitions().of_key(&key))?;
+        self.expect_coordinator(epoch.partitions().of_key(&key))?;
         if self.stopping {
             return Err(Refusal::Stopping);
         }

@@ -96,7 +96,7 @@ impl<S: Storage> Replica<S> {
         self.has_room(held_bytes)?;
         let ends = self.now.mono + time;
         let operation = self.next_number();
-        let is_owner = self.expect_ours(partition).is_ok();
+        let is_owner = self.expect_coordinator(partition).is_ok();
         let stage = if is_owner {
             self.expect_reachable(partition, needed)?;
             Stage::Preparing { needed, write: write.clone() }

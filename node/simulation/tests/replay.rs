@@ -25,9 +25,10 @@ fn what_does_not_fail_cannot_be_shrunk_away() {
 }
 
 /// Seeds that broke a promise once, or do with a planted bug, and why.
-const REGRESSIONS: [(u64, &str); 1] = [
+const REGRESSIONS: [(u64, &str); 2] = [
     // First found as seed 41403, in an older draw of scenarios.
     (38, "a segment is lost as a whole, and records that it had outdated are found again"),
+    (60277, "who gave a partition away makes a dot in it that claims to have seen those that went with it"),
 ];
 
 #[test]

@@ -105,7 +105,8 @@ impl Marks {
     pub fn merge(&mut self, other: &Self) -> bool {
         let before = (self.epoch, self.count());
         if other.epoch > self.epoch {
-            *self = Self { synced: other.synced.clone(), clear: other.clear.clone(), ..self.next(other.epoch) };
+            *self =
+                Self { synced: other.synced.clone(), clear: other.clear.clone(), ..self.next(other.epoch) };
         } else if other.epoch == self.epoch {
             self.synced.merge(&other.synced);
             self.clear.merge(&other.clear);

@@ -199,7 +199,10 @@ impl Transition {
 
     /// Takes in what a member said about itself; whether that was news.
     pub fn learn(&mut self, node: NodeId, marks: Marks) -> bool {
-        if node == self.us || !self.matters(node) || marks.partitions() != self.newest().partitions().get() as usize {
+        if node == self.us
+            || !self.matters(node)
+            || marks.partitions() != self.newest().partitions().get() as usize
+        {
             return false;
         }
         let news = match self.marks.get_mut(&node) {
@@ -334,6 +337,13 @@ impl Transition {
         let mut owners = self.newest().owners(partition);
         planted::is(Bug::DeleteBeforeProof)
             || owners.all(|owner| proven.is_some_and(|proven| proven.contains(&owner.id)))
+    }
+
+    /// Whether this node may make dots in a partition: it owns it in the epoch that reads go by, so it holds all that it
+    /// made there before. One that lost the partition, or gets it back, may not: its next dot would claim to have seen
+    /// those that it gave away.
+    pub fn may_make_dots(&self, partition: Partition) -> bool {
+        self.is_ours(partition) && self.read_by(partition).owns(self.us, partition)
     }
 
     /// Whether this node may take writes of a partition: it owns it in some live epoch. One that told that it is clear takes
