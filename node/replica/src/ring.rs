@@ -151,7 +151,13 @@ pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
 
 /// Whether a refusal says that one of the two knows less of the ring than the other: it passes.
 pub(crate) fn is_misrouted(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::EpochRetired { .. } | Refusal::EpochUnknown { .. } | Refusal::NotOwner { .. })
+    matches!(
+        refusal,
+        Refusal::EpochRetired { .. }
+            | Refusal::ReadsMoved { .. }
+            | Refusal::EpochUnknown { .. }
+            | Refusal::NotOwner { .. }
+    )
 }
 
 /// What is served by which epoch.
@@ -237,7 +243,7 @@ impl<S: Storage> Replica<S> {
             return Err(Refusal::EpochUnknown { routed, known });
         }
         let state = self.serving()?;
-        state.admits_read(partition, routed).map_err(|known| Refusal::EpochRetired { routed, known })?;
+        state.admits_read(partition, routed).map_err(|floor| Refusal::ReadsMoved { routed, floor })?;
         let epoch = state.chain().get(routed).ok_or(Refusal::EpochRetired { routed, known })?;
         if !epoch.owns(self.id(), partition) {
             return Err(Refusal::NotOwner { known });
@@ -261,12 +267,13 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn misrouted(&mut self, from: NodeId, partition: Partition, refusal: &Refusal) {
         match *refusal {
             Refusal::EpochRetired { known, .. } if known > self.ring.number() => self.fetch_epoch(from),
-            Refusal::EpochRetired { known, .. } => {
+            Refusal::ReadsMoved { floor, .. } if floor > self.ring.number() => self.fetch_epoch(from),
+            Refusal::NotOwner { known } if known > self.ring.number() => self.fetch_epoch(from),
+            Refusal::ReadsMoved { floor, .. } => {
                 if let Some(state) = &mut self.ring.state {
-                    state.reads_moved(partition, known);
+                    state.reads_moved(partition, floor);
                 }
             }
-            Refusal::NotOwner { known } if known > self.ring.number() => self.fetch_epoch(from),
             Refusal::NotOwner { .. } => self.ask_progress(from),
             _ => {}
         }

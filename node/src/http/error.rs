@@ -52,6 +52,7 @@ impl HttpError {
                 Refusal::NoEpoch
                 | Refusal::NotMember { .. }
                 | Refusal::EpochRetired { .. }
+                | Refusal::ReadsMoved { .. }
                 | Refusal::EpochUnknown { .. }
                 | Refusal::NotOwner { .. }
                 | Refusal::Stale => "not_ready",

@@ -340,6 +340,14 @@ pub enum Refusal {
         /// The replica's epoch.
         known: u64,
     },
+    /// A read routed by an epoch that the reads of its partition do not go by any more.
+    #[error("routed by epoch {routed}, but reads of the key's partition go by epoch {floor}")]
+    ReadsMoved {
+        /// The message's epoch.
+        routed: u64,
+        /// The least that they go by at the replica.
+        floor: u64,
+    },
     /// Routed by an epoch that the replica has not heard of.
     #[error("routed by epoch {routed}, which this node has not heard of; it is at epoch {known}")]
     EpochUnknown {
