@@ -217,7 +217,8 @@ impl<S: Storage> Replica<S> {
             ReadDecision::Unavailable if op.misrouted && op.ticket.is_some() => {
                 return self.reroute_soon(operation);
             }
-            ReadDecision::Answer => {
+            ReadDecision::Again if op.ticket.is_some() => return self.read_again(operation),
+            ReadDecision::Answer | ReadDecision::Again => {
                 let set = op.quorum.merged().clone();
                 Answer::Found(Found { set, receipt })
             }
@@ -235,6 +236,33 @@ impl<S: Storage> Replica<S> {
         }
     }
 
+    /// The owners did not say the same: they are asked once more. As another operation, so that nothing that was asked before
+    /// is taken for an answer.
+    fn read_again(&mut self, operation: u64) {
+        let Some(op) = self.take_read(operation) else { return };
+        let operation = self.next_number();
+        self.timers.set(op.ends, Timer::Read(operation));
+        let (quorum, generation) = (op.quorum.again(), self.generation(op.partition));
+        let calls = Vec::new();
+        let op = ReadOperation { quorum, generation, hedge_at: None, reroute_at: None, calls, ..op };
+        self.reads.insert(operation, op);
+        self.ask_more(operation);
+    }
+
+    /// Takes a read out, and all that waits for it.
+    fn take_read(&mut self, operation: u64) -> Option<ReadOperation> {
+        let op = self.reads.remove(&operation)?;
+        self.timers.cancel(op.ends, Timer::Read(operation));
+        if let Some(at) = op.hedge_at {
+            self.timers.cancel(at, Timer::Hedge(operation));
+        }
+        if let Some(at) = op.reroute_at {
+            self.timers.cancel(at, Timer::Reroute(operation));
+        }
+        self.calls.forget(&op.calls);
+        Some(op)
+    }
+
     pub(crate) fn read_expired(&mut self, operation: u64) {
         let Some(op) = self.reads.get_mut(&operation) else { return };
         let (needed, reachable) = (op.needed, op.quorum.replies());
@@ -245,15 +273,7 @@ impl<S: Storage> Replica<S> {
     }
 
     fn end_read(&mut self, operation: u64) {
-        let Some(op) = self.reads.remove(&operation) else { return };
-        self.timers.cancel(op.ends, Timer::Read(operation));
-        if let Some(at) = op.hedge_at {
-            self.timers.cancel(at, Timer::Hedge(operation));
-        }
-        if let Some(at) = op.reroute_at {
-            self.timers.cancel(at, Timer::Reroute(operation));
-        }
-        self.calls.forget(&op.calls);
+        let Some(op) = self.take_read(operation) else { return };
         self.held_bytes -= op.held_bytes;
         self.repair_stale(&op);
     }

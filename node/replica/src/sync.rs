@@ -155,12 +155,13 @@ impl<S: Storage> Replica<S> {
         peers.into_iter().for_each(|peer| self.exchange_soon(peer));
     }
 
+    /// Without anti-entropy only what changes hands, or was lost here, is compared.
+    fn may_exchange(&self) -> bool {
+        !self.config.anti_entropy_interval.is_zero() || self.is_moving() || !self.healing.is_done()
+    }
+
     fn set_exchange_timer(&mut self, after: Duration) {
-        // Without anti-entropy only what changes hands, or was lost here, is compared.
-        let needed = self.is_moving() || !self.healing.is_done();
-        if self.config.anti_entropy_interval.is_zero() && !needed {
-            return;
-        }
+        let after = if self.may_exchange() { after } else { IDLE };
         let at = self.now.mono + after;
         if let Some(before) = self.sync.timer.replace(at) {
             self.timers.cancel(before, Timer::Exchange);
@@ -172,6 +173,10 @@ impl<S: Storage> Replica<S> {
         self.sync.timer = None;
         if self.sync.running.is_some() {
             return self.exchange_step();
+        }
+        self.look_for_rot();
+        if !self.may_exchange() {
+            return self.set_exchange_timer(IDLE);
         }
         let (Ok(epoch), Some(era)) = (self.serving_epoch(), self.ring.comparable_era()) else {
             return self.set_exchange_timer(IDLE);
@@ -207,7 +212,6 @@ impl<S: Storage> Replica<S> {
         } else {
             self.stats.exchanges_failed += 1;
         }
-        self.look_for_rot();
         if let Some(peer) = self.sync.co_owners.get_mut(&running.peer) {
             peer.due = self.now.mono + wait;
             if full {

@@ -149,16 +149,72 @@ fn a_read_moves_one_set_when_the_replicas_agree() {
 }
 
 #[test]
-fn a_digest_of_something_else_is_asked_for() {
+fn owners_that_do_not_agree_are_asked_again() {
     let mut quorum = ReadQuorum::new([A, B, C], 2);
     quorum.asks();
     quorum.replied(A, Reply::Set(set("x", 1)));
-    assert_eq!(quorum.replied(B, Reply::Digest(set("y", 2).digest())), ReadDecision::Wait);
-    assert_eq!(quorum.asks(), [whole(B)]);
-    assert_eq!(quorum.replied(B, Reply::Set(set("y", 2))), ReadDecision::Answer);
+    assert_eq!(quorum.replied(B, Reply::Digest(set("y", 2).digest())), ReadDecision::Again);
+    let mut quorum = quorum.again();
+    assert_eq!(quorum.asks(), [whole(A), whole(B)]);
+    assert_eq!(quorum.replied(B, Reply::Set(set("y", 2))), ReadDecision::Wait);
+    assert_eq!(quorum.replied(A, Reply::Set(set("x", 1))), ReadDecision::Answer);
     assert_eq!(quorum.merged().versions().len(), 2);
     assert_eq!(quorum.stale(), [A, B]);
     assert_eq!(quorum.sources(), [A, B]);
+}
+
+#[test]
+fn what_was_read_before_a_delete_that_is_forgotten_by_now_is_not_shown() {
+    let (nothing, mut deleted) = (VersionSet::default(), set("x", 1));
+    let delete = Event {
+        context: deleted.context().clone(),
+        stamp: Stamp::at_ms(2),
+        value: None,
+        expires: None,
+        policy: Policy::Siblings,
+    };
+    deleted.write(delete, Dot { actor: Actor { node: B, start: 1 }, counter: 1 }).unwrap();
+    let round = |quorum: &mut ReadQuorum, of_a: &VersionSet, of_b: &VersionSet| {
+        quorum.asks();
+        quorum.replied(A, Reply::Set(of_a.clone()));
+        quorum.replied(B, Reply::Set(of_b.clone()))
+    };
+    // A had not heard of the delete, and was asked before B, which had forgotten it when it was asked for its set.
+    let mut quorum = ReadQuorum::new([A, B], 2);
+    quorum.asks();
+    quorum.replied(A, Reply::Set(set("x", 1)));
+    assert_eq!(quorum.replied(B, Reply::Digest(deleted.digest())), ReadDecision::Again);
+    let mut quorum = quorum.again();
+    assert_eq!(
+        round(&mut quorum, &set("x", 1), &nothing),
+        ReadDecision::Again,
+        "B may have forgotten it just now"
+    );
+    let mut quorum = quorum.again();
+    assert_eq!(round(&mut quorum, &nothing, &nothing), ReadDecision::Answer);
+    assert_eq!(quorum.merged(), &nothing);
+    // B had forgotten it already.
+    let mut quorum = ReadQuorum::new([A, B], 2);
+    assert_eq!(round(&mut quorum, &set("x", 1), &nothing), ReadDecision::Again);
+    let mut quorum = quorum.again();
+    assert_eq!(round(&mut quorum, &deleted, &nothing), ReadDecision::Answer, "it is deleted in any case");
+    assert_eq!(quorum.merged(), &deleted);
+}
+
+#[test]
+fn a_key_that_is_written_all_the_time_is_answered_in_a_few_rounds() {
+    let mut quorum = ReadQuorum::new([A, B], 2);
+    let mut rounds = 1;
+    loop {
+        for (number, owner) in [A, B].into_iter().enumerate() {
+            quorum.asks();
+            quorum.replied(owner, Reply::Set(set("x", 10 * rounds + number as u64)));
+        }
+        match quorum.decision() {
+            ReadDecision::Again => (quorum, rounds) = (quorum.again(), rounds + 1),
+            decision => break assert_eq!((decision, rounds), (ReadDecision::Answer, 4)),
+        }
+    }
 }
 
 #[test]
@@ -218,8 +274,13 @@ proptest! {
                 _ if ask.whole => { read.replied(ask.owner, Reply::Set(stored(ask.owner))); }
                 _ => { read.replied(ask.owner, Reply::Digest(stored(ask.owner).digest())); }
             }
-            if read.decision() == ReadDecision::Answer {
-                break;
+            match read.decision() {
+                ReadDecision::Answer => break,
+                ReadDecision::Again => {
+                    read = read.again();
+                    open.clear();
+                }
+                ReadDecision::Wait | ReadDecision::Unavailable => {}
             }
             open.extend(read.asks());
         }
