@@ -323,10 +323,11 @@ impl World {
 
     fn check_read(&mut self, id: OpId, set: &quorate_core::causality::VersionSet) -> Verdict {
         let (needed, key) = (self.needed(id), self.history.op(id).key);
+        let (lost, _) = self.losses_of(self.partition_of(key));
         let overlap = Overlap {
             replication: self.scenario.replication,
             forgetful: self.count_forgetful(key),
-            has_changed: self.operator.newest().number() > 1,
+            was_handed_over: self.operator.newest().number() > 1 || lost > 0,
         };
         overlap::read(&mut self.history, id, set, needed, &overlap, self.now)
     }
@@ -337,8 +338,6 @@ impl World {
             Answer::Refused(Refusal::Busy) => self.scenario.operations_max < 100,
             // Its node was removed meanwhile: the client goes to another one.
             Answer::Refused(Refusal::NotMember { .. }) => self.scenario.ring.is_live(),
-            // Without anti-entropy nobody gives an owner back what rotted.
-            Answer::Refused(Refusal::StorageFailed { .. }) => self.scenario.anti_entropy.is_zero(),
             _ => false,
         }
     }

@@ -13,15 +13,16 @@ pub(crate) struct Overlap {
     pub(crate) replication: Replication,
     /// So many of a key's owners may have forgotten something.
     pub(crate) forgetful: u8,
-    /// Whether the ring has ever changed: then the quorums of the cluster meet, and smaller ones need not.
-    pub(crate) has_changed: bool,
+    /// Whether the key has changed hands, or an owner lost something to rot and has what N-W+1 others gave it: then the
+    /// quorums of the cluster meet, and smaller ones need not.
+    pub(crate) was_handed_over: bool,
 }
 
 impl Overlap {
     /// Whether a read at so many owners meets what so many had acknowledged.
     fn meets(&self, needed: u8, owners: u8) -> bool {
         let Replication { factor, read_quorum, write_quorum } = self.replication;
-        let (needed, owners) = match self.has_changed {
+        let (needed, owners) = match self.was_handed_over {
             false => (needed, owners),
             true if needed < read_quorum || owners < write_quorum => return false,
             true => (read_quorum, write_quorum),
