@@ -8,7 +8,8 @@
 //! | the Secret | create: it can never be overwritten, not even by a bug |
 //! | the ring's ConfigMap | create, update (compare-and-swap; never a patch) |
 //! | pods of an older template, or whose disk is lost | delete, with the UID as precondition |
-//! | volume claims | patch (which disk is on it), delete (with the UID as precondition) |
+//! | volume claims | patch (which disk is on it, and its size), delete (with the UID as precondition) |
+//! | the StatefulSet, to be made again | delete without its pods, with the UID as precondition |
 //! | the status | patch of kvclusters/status |
 //! | events | create, patch |
 
@@ -19,7 +20,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -142,20 +143,33 @@ impl Applier {
             Action::Apply(manifest) => self.apply_manifest(&cluster.namespace, manifest).await.map(|()| None),
             Action::PushEpoch { epoch, nodes } => self.push(epoch, nodes, observed).await.map(|()| None),
             Action::DeletePod { name, uid, why } => {
-                self.delete::<Pod>(&cluster.namespace, name, uid, None).await?;
+                self.delete::<Pod>(&cluster.namespace, name, uid, DeleteParams::default()).await?;
                 Ok(Some(deleted(name, *why)))
             }
             Action::MarkClaim { name, uid, disk } => {
                 self.mark_claim(&cluster.namespace, name, uid, disk).await.map(|()| None)
             }
             Action::DeleteClaim { name, uid, why } => {
-                self.delete::<PersistentVolumeClaim>(&cluster.namespace, name, uid, None).await?;
+                let how = DeleteParams::default();
+                self.delete::<PersistentVolumeClaim>(&cluster.namespace, name, uid, how).await?;
                 Ok(Some(Notice::normal("VolumeDeleted", format!("deleted the volume claim {name}: {why}"))))
             }
             Action::RenewPod { name, uid, now } => {
-                self.delete::<Pod>(&cluster.namespace, name, uid, now.then_some(0)).await?;
+                let how = DeleteParams { grace_period_seconds: now.then_some(0), ..DeleteParams::default() };
+                self.delete::<Pod>(&cluster.namespace, name, uid, how).await?;
                 let note = format!("{name} comes back with a new volume: deleted the pod");
                 Ok(Some(Notice::normal("PodRenewed", note)))
+            }
+            Action::GrowClaim { name, uid, size } => {
+                self.grow_claim(&cluster.namespace, name, uid, size).await?;
+                Ok(Some(Notice::normal("VolumeGrown", format!("asked for {size} for {name}"))))
+            }
+            Action::OrphanPods { name, uid } => {
+                let orphan = Some(PropagationPolicy::Orphan);
+                let how = DeleteParams { propagation_policy: orphan, ..DeleteParams::default() };
+                self.delete::<StatefulSet>(&cluster.namespace, name, uid, how).await?;
+                let note = format!("deleted StatefulSet {name} to make it again; the pods run on");
+                Ok(Some(Notice::normal("StatefulSetReplaced", note)))
             }
         }
     }
@@ -211,7 +225,7 @@ impl Applier {
         namespace: &str,
         name: &str,
         uid: &str,
-        grace_seconds: Option<u32>,
+        how: DeleteParams,
     ) -> Result<(), ApplyError>
     where
         K: Written,
@@ -219,9 +233,8 @@ impl Applier {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         self.count(&K::kind(&()), "delete");
         let params = DeleteParams {
-            grace_period_seconds: grace_seconds,
             preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
-            ..DeleteParams::default()
+            ..how
         };
         match api.delete(name, &params).await {
             // Gone already: what was wanted.
@@ -255,6 +268,18 @@ impl Applier {
                 marked.map(|_| ()).map_err(|error| ApplyError::of(what("PersistentVolumeClaim", name), error))
             }
         }
+    }
+
+    async fn grow_claim(&self, namespace: &str, name: &str, uid: &str, size: &str) -> Result<(), ApplyError> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        self.count("PersistentVolumeClaim", "patch");
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": uid}, "spec": {"resources": {"requests": {"storage": size}}}
+        }));
+        let params =
+            PatchParams { field_manager: Some(names::OPERATOR.to_owned()), ..PatchParams::default() };
+        let patched = api.patch(name, &params, &patch).await;
+        patched.map(|_| ()).map_err(|error| ApplyError::of(what("PersistentVolumeClaim", name), error))
     }
 
     /// Every node gets its chance, also when another does not take it.
@@ -333,6 +358,7 @@ impl Written for Secret {}
 impl Written for ConfigMap {}
 impl Written for Pod {}
 impl Written for PersistentVolumeClaim {}
+impl Written for StatefulSet {}
 
 /// Whether this commits another epoch than the one that was committed already.
 fn is_new(epoch: &Epoch, observed: &Observed) -> bool {

@@ -11,7 +11,7 @@ use quorate_core::{ClusterId, NodeId};
 use crate::build::names;
 use crate::crd::{KVCluster, KVClusterSpec};
 use crate::observe::{
-    ClaimState, DiskMark, Existing, Machine, NodeAnswer, Observed, PodState, RingObject, RingState,
+    ClaimState, DiskMark, Existing, Growth, Machine, NodeAnswer, Observed, PodState, RingObject, RingState,
     SecretState,
 };
 use crate::plan::{Action, Kind, Manifest, Plan, RingChange, decide};
@@ -108,6 +108,12 @@ pub(crate) fn claim(cluster: &ValidatedCluster, ordinal: u16) -> ClaimState {
         lost: false,
         terminating: false,
         disk: Some(DiskMark { cluster: cluster_id(), node: disk(ordinal) }),
+        bound: true,
+        requested: cluster.storage.size.clone(),
+        capacity: Some(cluster.storage.size.clone()),
+        step: None,
+        class: Some("fast".to_owned()),
+        growth: Growth::Unknown,
     }
 }
 
@@ -122,6 +128,8 @@ pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch
         has_crashed: false,
         terminating: false,
         revision: Some("r1".to_owned()),
+        image: Some(cluster.image.reference.clone()),
+        restarted_at: None,
         address: Some(format!("10.0.0.{ordinal}:5000")),
         trouble: None,
         obstacle: None,

@@ -4,6 +4,7 @@
 //! could not be read is told apart from what is not there: unknown is never "absent".
 
 mod claims;
+mod growth;
 mod pods;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use quorate_core::ClusterId;
 use quorate_core::ring::Epoch;
 
 pub use claims::{ClaimState, DiskMark};
+pub use growth::Growth;
 pub use pods::{Machine, Obstacle};
 
 use crate::build::names;
@@ -139,6 +141,10 @@ pub struct PodState {
     pub terminating: bool,
     /// Which version of the pod template it was made from.
     pub revision: Option<String>,
+    /// The image of its container.
+    pub image: Option<String>,
+    /// What `kubectl rollout restart` wrote into the template that it was made from.
+    pub restarted_at: Option<String>,
     /// `host:port` of the admin API, once it has an address.
     pub address: Option<String>,
     /// Why Kubernetes does not run it, in its words.
@@ -219,7 +225,7 @@ pub async fn observe(client: &Client, cluster: &KVCluster) -> Result<Observed, O
     };
     let secret = secret_state(reader.get("the Secret", &names::secret(name)).await?);
     let ring = ring_state(reader.get("the ring's ConfigMap", &names::ring(name)).await?);
-    let claims = reader.claims().await?;
+    let claims = reader.claims(&cluster.spec.storage.size).await?;
     let pods = reader.pods(existing.stateful_set.as_ref()).await?;
     let zones = &cluster.spec.zones;
     let topology_key = (zones.spread != Spread::Disabled).then_some(zones.topology_key.as_str());

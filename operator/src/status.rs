@@ -148,6 +148,7 @@ fn transition(before: Option<&Condition>, now: &Condition) -> Option<Notice> {
 fn is_refusal(reason: &str) -> bool {
     [
         Reason::ChangeNotSupported,
+        Reason::VolumesCannotGrow,
         Reason::NotSupportedYet,
         Reason::InvalidSpec,
         Reason::BelowFactor,

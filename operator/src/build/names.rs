@@ -33,6 +33,8 @@ pub const OPERATOR: &str = "quorate-operator";
 
 /// The annotation of the StatefulSet of a KVCluster that names no image: the operator's default of back then.
 pub const DEFAULT_IMAGE: &str = "quorate.dev/default-image";
+/// What `kubectl rollout restart` writes into the template of pods.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 /// The headless Service through which peers find each other.
 pub fn peer_service(cluster: &str) -> String {

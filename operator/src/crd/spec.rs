@@ -327,7 +327,7 @@ pub enum Durability {
      cluster"
 ))]
 pub struct StorageSpec {
-    /// Size of each volume. It may only grow. This version does not grow volumes yet: the status says so.
+    /// Size of each volume. It may only grow, where the StorageClass allows it; nothing is restarted for it.
     #[serde(default = "default::size")]
     #[schemars(length(max = 32))]
     #[x_kube(

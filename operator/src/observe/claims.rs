@@ -11,7 +11,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use quorate_core::{ClusterId, NodeId};
 
-use super::{ObserveError, Reader};
+use super::{Growth, ObserveError, Reader};
 use crate::build::names;
 
 /// A volume claim of the StatefulSet.
@@ -27,6 +27,18 @@ pub struct ClaimState {
     pub lost: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Whether there is a volume behind it: before, the API server lets nobody change its size.
+    pub bound: bool,
+    /// The size that it asks for.
+    pub requested: String,
+    /// The size that the volume has; none before there is one.
+    pub capacity: Option<String>,
+    /// What the storage driver last said about growing it, in its words.
+    pub step: Option<String>,
+    /// Its StorageClass.
+    pub class: Option<String>,
+    /// Whether it can grow; asked only where it should.
+    pub growth: Growth,
     /// The disk that a node found on it, as written there.
     pub disk: Option<DiskMark>,
 }
@@ -54,7 +66,7 @@ impl Reader<'_> {
     ///
     /// Read before the pods: a claim that a node's answer is written on must be at least as old as the answer. The UID
     /// then refuses one that was made since.
-    pub(super) async fn claims(&self) -> Result<Vec<ClaimState>, ObserveError> {
+    pub(super) async fn claims(&self, wanted_size: &str) -> Result<Vec<ClaimState>, ObserveError> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = ListParams::default().labels(&names::selector_text(&self.name));
         let list = api.list(&params).await;
@@ -62,7 +74,7 @@ impl Reader<'_> {
         let states = list.items.iter().filter_map(|claim| claim_state(&self.name, claim));
         let mut states: Vec<ClaimState> = states.collect();
         states.sort_by_key(|claim| claim.ordinal);
-        Ok(states)
+        self.with_growth(states, wanted_size).await
     }
 }
 
@@ -70,13 +82,23 @@ impl Reader<'_> {
 fn claim_state(cluster: &str, claim: &PersistentVolumeClaim) -> Option<ClaimState> {
     let name = claim.name_any();
     let ordinal = name.strip_prefix(&names::claim_prefix(cluster))?.parse().ok()?;
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    let spec = claim.spec.as_ref();
+    let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    let status = claim.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let phase = status.and_then(|status| status.phase.as_deref());
     Some(ClaimState {
         name,
         uid: claim.uid().unwrap_or_default(),
         ordinal,
         lost: phase == Some("Lost"),
         terminating: claim.metadata.deletion_timestamp.is_some(),
+        bound: phase == Some("Bound"),
+        requested: requests.and_then(|requests| Some(requests.get("storage")?.0.clone())).unwrap_or_default(),
+        capacity: status.and_then(|status| Some(status.capacity.as_ref()?.get("storage")?.0.clone())),
+        step: conditions.iter().find(|condition| condition.status == "True").map(|last| last.type_.clone()),
+        class: spec.and_then(|spec| spec.storage_class_name.clone()).filter(|class| !class.is_empty()),
+        growth: Growth::Unknown,
         disk: DiskMark::read(claim.annotations()),
     })
 }

@@ -39,7 +39,8 @@ pub enum Machine {
 }
 
 impl Reader<'_> {
-    /// The pods of this StatefulSet's incarnation, by number. Others that carry the labels are not ours.
+    /// The pods of this StatefulSet's incarnation, by number, and those that it will adopt: while it is made again (see
+    /// `plan/volumes.rs`) they belong to nobody. Those of another owner are not ours.
     pub(super) async fn pods(
         &self,
         stateful_set: Option<&StatefulSet>,
@@ -49,7 +50,11 @@ impl Reader<'_> {
         let list =
             api.list(&params).await.map_err(|source| ObserveError::Read { what: "the pods", source })?;
         let uid = stateful_set.and_then(|set| set.metadata.uid.as_deref());
-        let ours = |pod: &Pod| pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid);
+        let ours =
+            |pod: &Pod| match pod.owner_references().iter().find(|owner| owner.controller == Some(true)) {
+                Some(owner) => Some(owner.uid.as_str()) == uid,
+                None => true,
+            };
         let states = list.items.into_iter().filter(ours).filter_map(|pod| pod_state(&self.name, &pod));
         let mut states: Vec<PodState> = states.collect();
         states.sort_by_key(|pod| pod.ordinal);
@@ -110,6 +115,8 @@ fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
         has_crashed: crash(&container).is_some(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: pod.labels().get("controller-revision-hash").cloned(),
+        image: image(pod),
+        restarted_at: pod.annotations().get(names::RESTARTED_AT).cloned(),
         address: status.pod_ip.filter(|ip| !ip.is_empty()).map(|ip| address(&ip)),
         trouble: message.or_else(|| trouble(&container)).filter(|_| !ready),
         obstacle: unscheduled.map(scheduling_obstacle).or_else(|| container_obstacle(&container)),
@@ -120,6 +127,12 @@ fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
         node: NodeAnswer::NotAsked,
         held: None,
     })
+}
+
+/// As the template says: the status names it otherwise.
+fn image(pod: &Pod) -> Option<String> {
+    let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.find(|container| container.name == names::CONTAINER)?.image.clone()
 }
 
 /// How the container ended last.

@@ -47,6 +47,22 @@ pub enum Action {
         /// Why.
         why: Deletion,
     },
+    /// Ask for a larger volume.
+    GrowClaim {
+        /// The claim's name.
+        name: String,
+        /// The incarnation that was observed.
+        uid: String,
+        /// The size.
+        size: String,
+    },
+    /// Delete the StatefulSet and leave its pods running, so that it can be made again.
+    OrphanPods {
+        /// Its name.
+        name: String,
+        /// The incarnation that was observed.
+        uid: String,
+    },
     /// Write on a volume claim whose disk is on it.
     MarkClaim {
         /// Its name.
@@ -83,12 +99,14 @@ impl Action {
             Self::ReplaceRing { .. }
             | Self::DeletePod { .. }
             | Self::DeleteClaim { .. }
-            | Self::RenewPod { .. } => true,
+            | Self::RenewPod { .. }
+            | Self::OrphanPods { .. } => true,
             Self::CreateSecret
             | Self::CreateRing { .. }
             | Self::Apply(_)
             | Self::PushEpoch { .. }
-            | Self::MarkClaim { .. } => false,
+            | Self::MarkClaim { .. }
+            | Self::GrowClaim { .. } => false,
         }
     }
 }

@@ -13,8 +13,8 @@ pub(super) fn settle(cluster: &ValidatedCluster, observed: &Observed) -> (Valida
             format!("{what}; this version of the operator cannot change it, and nothing was changed");
         findings.push(Finding { reason: Reason::ChangeNotSupported, message });
     };
-    if let Some((wanted, found)) = volume_size(cluster, observed) {
-        refuse(format!("storage.size is {wanted}, the volumes were made with {found}"));
+    if let Some((wanted, found)) = smaller_volumes(cluster, observed) {
+        refuse(format!("storage.size is {wanted}, the volumes have {found} and cannot shrink"));
         settled.storage.size = found;
     }
     if let RingState::Present(RingObject { epoch: Some(epoch), .. }) = &observed.ring {
@@ -40,11 +40,11 @@ pub(super) fn settle(cluster: &ValidatedCluster, observed: &Observed) -> (Valida
     (settled, findings)
 }
 
-/// The wanted and the existing size, where they differ.
-fn volume_size(cluster: &ValidatedCluster, observed: &Observed) -> Option<(String, String)> {
+/// The wanted and the existing size, where the wanted one is less.
+fn smaller_volumes(cluster: &ValidatedCluster, observed: &Observed) -> Option<(String, String)> {
     let templates = observed.existing.stateful_set.as_ref()?.spec.volume_claim_templates.as_ref()?;
     let requests = templates.first()?.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     let found = requests.get("storage")?.0.clone();
     let wanted = cluster.storage.size.clone();
-    (quantity::nanos(&wanted) != quantity::nanos(&found)).then_some((wanted, found))
+    quantity::is_less(&wanted, &found).then_some((wanted, found))
 }

@@ -22,8 +22,7 @@ use crate::validate::ValidatedCluster;
 /// A pod goes only after the epoch that removes its member is committed, and known to its peers. Where the epoch is not
 /// known, no pod goes at all.
 pub(super) fn pods(cluster: &ValidatedCluster, observed: &Observed) -> u16 {
-    let set = observed.existing.stateful_set.as_ref();
-    let current = set.and_then(|set| u16::try_from(set.spec.replicas?).ok()).unwrap_or(0);
+    let current = current(observed);
     let Some(view) = View::of(cluster, observed) else {
         let began = observed.recorded_epoch
             || matches!(observed.ring, RingState::Malformed(_))
@@ -33,6 +32,14 @@ pub(super) fn pods(cluster: &ValidatedCluster, observed: &Observed) -> u16 {
     let highest = view.members().filter_map(|member| view.ordinal(member)).max();
     let needed = highest.map_or(0, |ordinal| ordinal.saturating_add(1)).max(cluster.nodes);
     if Progress::of(view).is_heard() { needed } else { needed.max(current) }
+}
+
+/// How many it has; while it is made again, how many it had.
+fn current(observed: &Observed) -> u16 {
+    match &observed.existing.stateful_set {
+        Some(set) => set.spec.replicas.and_then(|replicas| u16::try_from(replicas).ok()).unwrap_or(0),
+        None => observed.pods.last().map_or(0, |pod| pod.ordinal.saturating_add(1)),
+    }
 }
 
 /// A scale-down that was taken back: who leaves and is wanted again owns its share again.

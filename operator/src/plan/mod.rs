@@ -2,14 +2,15 @@
 //!
 //! [`decide`] asks one question after the other, each in its own file:
 //!
-//! 1. `frozen`: what of the spec cannot change any more, so what is built instead?
+//! 1. `frozen`: what of the spec cannot change any more, so what is built instead? `kept`: what does it leave open?
 //! 2. `objects`: is a name taken by somebody else? must the Secret be made? which objects differ?
 //! 3. `members`: how many pods does the ring need? (It may need more than are wanted.)
 //! 4. `ring`: whose ring is it, and is there an epoch? `change`: what should the next one be, and what holds it up?
 //!    There, `failure` sees to members that are lost for good, `members` to those that come and go, and `disks` to
 //!    volumes that nobody needs any more.
-//! 5. `rollout`: which pod has an older template, and can the ring miss it now? (`whole` answers the second half.)
-//! 6. `ring`, again: who does not have the committed epoch yet?
+//! 5. `volumes`: which claims are smaller than wanted, and must the StatefulSet be made again for it?
+//! 6. `rollout`: which pod has an older template, and can the ring miss it now? (`whole` answers the second half.)
+//! 7. `ring`, again: who does not have the committed epoch yet?
 //!
 //! INV-ONE: at most one disruptive action, and none while another is in flight. INV-UID: a deletion names the
 //! incarnation that was observed.
@@ -21,6 +22,7 @@ mod drift;
 mod evidence;
 mod failure;
 mod frozen;
+mod kept;
 mod members;
 mod objects;
 mod progress;
@@ -30,6 +32,7 @@ mod rollout;
 #[cfg(test)]
 mod tests;
 mod view;
+mod volumes;
 mod whole;
 
 pub use action::{Action, Deletion, RingChange};
@@ -75,6 +78,10 @@ pub enum Reason {
     RecoveringRing,
     /// Nodes are restarted one at a time, because the pod template changed.
     RollingRestart,
+    /// Volumes are being made larger.
+    VolumesGrowing,
+    /// The StatefulSet is made again, and the pods run on.
+    ReplacingStatefulSet,
     /// A pod that does not run is being replaced by one of the corrected template.
     ReplacingPod,
     /// The committed epoch moves data.
@@ -95,6 +102,8 @@ pub enum Reason {
     DataLossRefused,
     /// The spec changes something that this version cannot change.
     ChangeNotSupported,
+    /// The StorageClass does not let volumes grow.
+    VolumesCannotGrow,
     /// The spec asks for something that this version does not have.
     NotSupportedYet,
     /// The spec is out of range: the definition in the cluster is older than the operator.
@@ -162,6 +171,8 @@ impl Reason {
             | Self::PushingEpoch
             | Self::RecoveringRing
             | Self::RollingRestart
+            | Self::VolumesGrowing
+            | Self::ReplacingStatefulSet
             | Self::ReplacingPod
             | Self::MovingData
             | Self::HandingOver
@@ -170,6 +181,7 @@ impl Reason {
             | Self::NewDisk
             | Self::OneAtATime => Weight::Waiting,
             Self::ChangeNotSupported
+            | Self::VolumesCannotGrow
             | Self::NotSupportedYet
             | Self::InvalidSpec
             | Self::BelowFactor
@@ -228,7 +240,8 @@ impl Plan {
 /// Decides.
 pub fn decide(cluster: &ValidatedCluster, observed: &Observed) -> Plan {
     let (mut settled, findings) = frozen::settle(cluster, observed);
-    rollout::keep_image(&mut settled, observed);
+    kept::keep(&mut settled, observed);
+    volumes::settle(&mut settled, observed);
     let mut plan = Plan { cluster: settled, actions: Vec::new(), findings };
     if objects::names_are_free(&mut plan, observed) {
         plan.cluster.nodes = members::pods(cluster, observed);
@@ -237,6 +250,7 @@ pub fn decide(cluster: &ValidatedCluster, observed: &Observed) -> Plan {
             objects::apply(&mut plan, spare(observed), observed);
         }
         let committed = ring::epoch(cluster, &mut plan, observed);
+        volumes::grow(&cluster.storage.size, &mut plan, observed);
         rollout::roll(&mut plan, observed);
         // Last, since a node that does not take it ends the pass.
         if let Some(epoch) = committed {

@@ -144,6 +144,16 @@ pub(super) fn apply(plan: &mut Plan, spare: Spare, observed: &Observed) {
         manifest(Kind::StatefulSet, &stateful_set, found.stateful_set.as_ref()),
     ];
     plan.actions.extend(manifests.into_iter().flatten().map(Action::Apply));
+    if let Some(set) = found.stateful_set.as_ref().filter(|set| set.metadata.deletion_timestamp.is_some()) {
+        // What is applied to it now goes with it.
+        plan.actions
+            .retain(|action| !matches!(action, Action::Apply(Manifest { kind: Kind::StatefulSet, .. })));
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        plan.find(
+            Reason::ReplacingStatefulSet,
+            format!("StatefulSet {name} is being deleted; it is made again as soon as it is gone"),
+        );
+    }
 }
 
 /// None when the object is as it should be.

@@ -25,6 +25,11 @@ pub(crate) fn nanos(text: &str) -> Option<i128> {
     Some(sign * value)
 }
 
+/// Whether one quantity is less than another; false for what is no quantity, which the API server lets not pass.
+pub(crate) fn is_less(left: &str, right: &str) -> bool {
+    matches!((nanos(left), nanos(right)), (Some(left), Some(right)) if left < right)
+}
+
 /// A quantity of bytes, rounded up to a whole one.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     const NANOS_A_BYTE: i128 = 1_000_000_000;
@@ -65,7 +70,7 @@ fn exponent(suffix: &str) -> Option<i128> {
 
 #[cfg(test)]
 mod tests {
-    use super::{bytes, nanos};
+    use super::{bytes, is_less, nanos};
 
     #[test]
     fn equal_values_are_equal_however_they_are_written() {
@@ -82,6 +87,12 @@ mod tests {
             assert_eq!(nanos(left), nanos(right), "{left} and {right}");
             assert!(nanos(left).is_some(), "{left}");
         }
+    }
+
+    #[test]
+    fn less_is_less_by_value_and_never_for_what_is_no_quantity() {
+        assert!(is_less("9Gi", "10Gi") && is_less("1000Mi", "1Gi"));
+        assert!(!is_less("1Gi", "1024Mi") && !is_less("", "1Gi") && !is_less("1Gi", "much"));
     }
 
     #[test]

@@ -9,31 +9,17 @@
 //! A pod that cannot run, say because the image's name had a typo, serves nobody: it is replaced first and at once, or
 //! a corrected spec would never take effect (kubernetes #67250).
 
-use kube::ResourceExt;
-
 use super::{Action, Deletion, Finding, Kind, Manifest, Plan, Reason, names, whole};
-use crate::build::names as build;
-use crate::observe::{Observed, PodState, RingState};
-use crate::validate::ValidatedCluster;
-
-/// Where the KVCluster names no image, its nodes keep the one they run: another default of the operator, as after an
-/// upgrade, restarts nothing. Until there is a ring nothing is kept, or a wrong default could not be mended.
-pub(super) fn keep_image(cluster: &mut ValidatedCluster, observed: &Observed) {
-    let has_epoch = matches!(&observed.ring, RingState::Present(ring) if ring.epoch.is_some());
-    if cluster.image.is_named || !has_epoch {
-        return;
-    }
-    let Some(set) = &observed.existing.stateful_set else { return };
-    let noted = set.annotations().get(build::DEFAULT_IMAGE);
-    let container = set.spec.template.spec.as_ref().and_then(|pod| pod.containers.first());
-    if let Some(image) = noted.or(container.and_then(|container| container.image.as_ref())) {
-        cluster.image.reference = image.clone();
-    }
-}
+use crate::observe::{Observed, PodState};
 
 /// Whether a node is to be restarted, now or when the ring is whole.
 pub(super) fn is_due(observed: &Observed) -> bool {
     outdated(observed).is_some_and(|pods| !pods.is_empty())
+}
+
+/// Whether every pod is known to be of the newest template.
+pub(super) fn is_over(observed: &Observed) -> bool {
+    outdated(observed).is_some_and(|pods| pods.is_empty())
 }
 
 /// Takes the next step.

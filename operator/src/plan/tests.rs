@@ -3,6 +3,7 @@
 mod failures;
 mod members;
 mod rollout;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ fn word(action: &Action) -> String {
         Action::PushEpoch { nodes, .. } => {
             format!("push to {}", nodes.iter().map(|(pod, _)| pod.as_str()).collect::<Vec<_>>().join(" "))
         }
+        Action::GrowClaim { name, uid, size } => format!("grow {name} {uid} to {size}"),
+        Action::OrphanPods { name, uid } => format!("orphan the pods of {name} {uid}"),
         Action::DeletePod { name, uid, why } => format!("delete {name} {uid}: {why:?}"),
         Action::MarkClaim { name, disk, .. } => format!("mark {name} {}", disk.node),
         Action::DeleteClaim { name, uid, .. } => format!("delete {name} {uid}"),
@@ -343,8 +346,8 @@ fn changes_that_this_version_cannot_make_are_refused_and_not_done() {
         (|spec| spec.replication.read_quorum = 3, "readQuorum 3"),
         (|spec| spec.replication.write_quorum = 3, "writeQuorum 3"),
         (
-            |spec| spec.storage.size = "20Gi".to_owned(),
-            "storage.size is 20Gi, the volumes were made with 10Gi",
+            |spec| spec.storage.size = "5Gi".to_owned(),
+            "storage.size is 5Gi, the volumes have 10Gi and cannot shrink",
         ),
     ];
     for (change, sentence) in changes {

@@ -14,4 +14,5 @@ mod refusals;
 mod repairs;
 mod restarts;
 mod rolling;
+mod volumes;
 mod world;
