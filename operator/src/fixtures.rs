@@ -125,6 +125,7 @@ pub(crate) fn pod(cluster: &ValidatedCluster, ordinal: u16, epoch: Option<&Epoch
         ordinal,
         ready: epoch.is_some(),
         running: true,
+        started: true,
         has_crashed: false,
         terminating: false,
         revision: Some("r1".to_owned()),

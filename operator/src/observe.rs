@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client, ResourceExt};
 use quorate_admin::types::NodeStatus;
 use quorate_core::ClusterId;
@@ -135,6 +135,8 @@ pub struct PodState {
     pub ready: bool,
     /// Whether its container runs now.
     pub running: bool,
+    /// Whether its container passed its startup probe.
+    pub started: bool,
     /// Whether its container ended before in this incarnation of the pod.
     pub has_crashed: bool,
     /// Whether it is being deleted.
@@ -176,6 +178,9 @@ pub enum NodeAnswer {
     Answered(Box<NodeStatus>),
 }
 
+/// How long a pod that stops or starts is taken for one that is on its way: as long as a node may take to load its
+/// index. After that, something is wrong.
+const ON_ITS_WAY_MAX: SignedDuration = SignedDuration::from_mins(10);
 /// What a pod that starts as it should waits for.
 const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -183,6 +188,13 @@ impl PodState {
     /// Why it will not come up by itself, as far as one can tell.
     pub fn broken(&self) -> Option<&str> {
         self.trouble.as_deref().filter(|trouble| !STARTING.contains(trouble))
+    }
+
+    /// Whether it stops or starts, and nothing is wrong with that.
+    pub fn is_on_its_way(&self, now: Timestamp) -> bool {
+        let starts = !self.ready && !self.started && !self.has_crashed && self.broken().is_none();
+        let is_recent = self.down_since.is_none_or(|since| now.duration_since(since) < ON_ITS_WAY_MAX);
+        (self.terminating || starts) && is_recent
     }
 
     /// What the node said, if it answered.

@@ -112,6 +112,7 @@ fn pod_state(cluster: &str, pod: &Pod) -> Option<PodState> {
         ordinal,
         ready,
         running: container.state.as_ref().is_some_and(|state| state.running.is_some()),
+        started: container.started == Some(true),
         has_crashed: crash(&container).is_some(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         revision: pod.labels().get("controller-revision-hash").cloned(),

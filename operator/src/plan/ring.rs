@@ -294,13 +294,16 @@ fn silent_members(epoch: &Epoch, plan: &mut Plan, observed: &Observed) {
     let answered: BTreeSet<NodeId> = statuses(observed).map(|(_, status)| status.identity.node_id).collect();
     let has_answered =
         |name: &str| observed.pods.iter().any(|pod| pod.name == name && pod.status().is_some());
+    let pod = |name: &str| observed.pods.iter().find(|pod| pod.name == name);
     let silent: Vec<String> = epoch
         .members()
         .iter()
         .filter(|member| member.state.takes_part() && !answered.contains(&member.id))
+        // A restart is nothing wrong.
+        .filter(|member| !pod(&member.name).is_some_and(|pod| pod.is_on_its_way(observed.now)))
         // Its pod answered with another disk: that is said already.
         .filter(|member| !has_answered(&member.name))
-        .map(|member| describe(member.name.clone(), observed.pods.iter().find(|pod| pod.name == member.name)))
+        .map(|member| describe(member.name.clone(), pod(&member.name)))
         .collect();
     if !silent.is_empty() {
         let silent = super::names(silent.iter().map(String::as_str));

@@ -9,6 +9,7 @@ mod fake_node;
 mod incarnations;
 mod kubernetes;
 mod leading;
+mod many;
 mod members;
 mod refusals;
 mod repairs;

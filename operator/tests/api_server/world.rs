@@ -38,11 +38,14 @@ const PASSES_MAX: usize = 20;
 const LOOKS_MAX: usize = 600;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// Of the 64 of a block; the first and the last are none.
+const ADDRESSES_A_BLOCK: u16 = 62;
+
 /// A namespace.
 pub(crate) struct World {
     pub(crate) client: Client,
     pub(crate) namespace: String,
-    number: u16,
+    block: u16,
     addresses: u16,
     pub(crate) nodes: Vec<FakeNode>,
     /// What is on volumes, by the UID of their claim.
@@ -75,6 +78,14 @@ impl Operator {
     pub(crate) fn is_dead(&self) -> bool {
         self.budget.load(Ordering::SeqCst) < 0
     }
+}
+
+/// Addresses that no world of this process has yet.
+fn next_block() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let block = NEXT.fetch_add(1, Ordering::SeqCst);
+    assert!(block < 1024, "there are 1023 blocks of addresses");
+    block
 }
 
 async fn config() -> Config {
@@ -136,7 +147,6 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
 impl World {
     /// A new namespace.
     pub(crate) async fn new() -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(1);
         let client = Client::try_from(config().await).unwrap();
         define(&client).await;
         machines(&client).await;
@@ -145,12 +155,10 @@ impl World {
             ObjectMeta { generate_name: Some("operator-test-".to_owned()), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
         let namespace = namespaces.create(&PostParams::default(), &namespace).await.unwrap().name_any();
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        assert!(number < 1024, "there are addresses for 1023 worlds");
         Self {
             client,
             namespace,
-            number,
+            block: next_block(),
             addresses: 0,
             nodes: Vec::new(),
             disks: BTreeMap::new(),
@@ -227,12 +235,14 @@ impl World {
         panic!("{name} does not come to rest: {:?}", self.status(name).await.conditions);
     }
 
-    /// The address of the next node: 127.<64 + process>.<world>.<world and node>, 62 nodes a world.
+    /// An address that nobody has: 127.<64 + process>.<block>.<block and node>.
     pub(crate) fn address(&mut self) -> Ipv4Addr {
         let process = u8::try_from(std::process::id() % 128).unwrap();
+        if self.addresses == ADDRESSES_A_BLOCK {
+            (self.block, self.addresses) = (next_block(), 0);
+        }
         self.addresses += 1;
-        assert!(self.addresses < 63, "a world has 62 addresses");
-        let [high, low] = (self.number << 6 | self.addresses).to_be_bytes();
+        let [high, low] = (self.block << 6 | self.addresses).to_be_bytes();
         Ipv4Addr::new(127, 64 + process, high, low)
     }
 

@@ -1,5 +1,6 @@
 //! Rolling changes, and the budget of drains that goes with them.
 
+use k8s_openapi::jiff::SignedDuration;
 use quorate_admin::types::{Liveness, MemberView, StorageState};
 use quorate_core::NodeId;
 
@@ -162,6 +163,31 @@ fn the_first_node_that_does_not_come_up_stops_the_change() {
         // One that is merely on its way is waited for.
         observed.pods[2].trouble = Some("ContainerCreating".to_owned());
         assert!(reasons(&decide(&cluster, &observed)).contains(&Reason::RollingRestart));
+    }
+}
+
+#[test]
+fn a_restart_is_nothing_wrong_unless_it_takes_too_long() {
+    let cluster = validated("demo", |_| {});
+    type Fate = fn(&mut PodState);
+    let fates: [(Fate, bool); 5] = [
+        (|pod| pod.terminating = true, true),
+        (|pod| (pod.running, pod.started, pod.ready) = (false, false, false), true),
+        // It runs and loads its index.
+        (|pod| (pod.started, pod.ready) = (false, false), true),
+        (|pod| pod.ready = false, false),
+        (|pod| (pod.started, pod.ready, pod.has_crashed) = (false, false, true), false),
+    ];
+    for (number, (fate, is_fine)) in fates.into_iter().enumerate() {
+        let mut observed = at_rest(&cluster);
+        silence(&mut observed, 1);
+        fate(&mut observed.pods[1]);
+        observed.pods[1].down_since = Some(observed.now);
+        let is_said =
+            |observed: &Observed| reasons(&decide(&cluster, observed)).contains(&Reason::MembersSilent);
+        assert_eq!(is_said(&observed), !is_fine, "{number}");
+        observed.now += SignedDuration::from_mins(10);
+        assert!(is_said(&observed), "{number}");
     }
 }
 
