@@ -35,6 +35,12 @@ impl Bits {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
+    /// 64 in a word, up to the last that is in it.
+    pub fn words(&self) -> &[u64] {
+        let words = self.0.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        &self.0[..words]
+    }
+
     /// What it takes in memory beyond itself.
     pub fn bytes(&self) -> usize {
         size_of_val(self.0.as_slice())

@@ -5,6 +5,7 @@
 //! merge is commutative, associative and idempotent, in whatever order they come around.
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::{Bits, LIVE_MAX};
 use crate::bounded;
@@ -38,14 +39,14 @@ pub struct Known {
     pub node: NodeId,
     /// The epoch.
     pub epoch: u64,
-    /// How many marks are set: they only grow, so this tells which of two is further.
-    pub count: u32,
+    /// Of what was said. How much was said would not do: a disk that went back in time says as much again, and other things.
+    pub digest: u64,
 }
 
 impl Known {
-    /// Whether it knows something that another does not.
-    pub fn is_ahead_of(&self, other: &Self) -> bool {
-        (self.epoch, self.count) > (other.epoch, other.count)
+    /// Whether it may know something that another does not.
+    pub fn is_news_to(&self, other: &Self) -> bool {
+        self.epoch > other.epoch || (self.epoch == other.epoch && self.digest != other.digest)
     }
 }
 
@@ -124,7 +125,20 @@ impl Marks {
 
     /// How far they are.
     pub fn known(&self, node: NodeId) -> Known {
-        Known { node, epoch: self.epoch, count: self.count() }
+        Known { node, epoch: self.epoch, digest: self.digest() }
+    }
+
+    fn digest(&self) -> u64 {
+        let mut hasher = Xxh3::new();
+        let mut add = |bits: &Bits| {
+            hasher.update(&(bits.words().len() as u64).to_le_bytes());
+            bits.words().iter().for_each(|word| hasher.update(&word.to_le_bytes()));
+        };
+        add(&self.synced);
+        add(&self.clear);
+        self.reading.iter().for_each(|(_, bits)| add(bits));
+        self.reading.iter().for_each(|(epoch, _)| hasher.update(&epoch.to_le_bytes()));
+        hasher.digest()
     }
 
     fn count(&self) -> u32 {

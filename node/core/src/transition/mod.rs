@@ -227,7 +227,7 @@ impl Transition {
     pub fn news_for(&self, known: &[Known]) -> Vec<(NodeId, Marks)> {
         let known: BTreeMap<NodeId, &Known> = known.iter().map(|known| (known.node, known)).collect();
         let lacks = |(id, marks): &(&NodeId, &Marks)| {
-            known.get(id).is_none_or(|theirs| marks.known(**id).is_ahead_of(theirs))
+            known.get(id).is_none_or(|theirs| marks.known(**id).is_news_to(theirs))
         };
         let news = self.marks.iter().filter(lacks).take(MARKS_TOLD_MAX);
         news.map(|(id, marks)| (*id, marks.clone())).collect()

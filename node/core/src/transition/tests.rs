@@ -95,7 +95,7 @@ proptest! {
         let news = both.merge(&b);
         prop_assert_eq!(news, said(&both) != said(&a));
         if said(&both) != said(&a) {
-            prop_assert!(both.known(id(1)).is_ahead_of(&a.known(id(1))));
+            prop_assert!(both.known(id(1)).is_news_to(&a.known(id(1))));
         }
     }
 
