@@ -80,10 +80,17 @@ pub enum ApplyError {
         pod: String,
         /// Why not.
         message: String,
+        /// Whether it may take it in a moment.
+        is_passing: bool,
     },
 }
 
 impl ApplyError {
+    /// Whether a node may take in a moment what it did not take now.
+    pub fn is_passing_push(&self) -> bool {
+        matches!(self, Self::Push { is_passing: true, .. })
+    }
+
     fn of(what: impl Into<String>, error: kube::Error) -> Self {
         let what = what.into();
         match error {
@@ -290,15 +297,22 @@ impl Applier {
         observed: &Observed,
     ) -> Result<(), ApplyError> {
         let SecretState::Present { text, .. } = &observed.secret else { return Ok(()) };
-        let client = admin_client(text)
-            .map_err(|error| ApplyError::Push { pod: "every node".to_owned(), message: error.to_string() })?;
-        let client = &client;
+        let failed = |pod: &str, message: String, is_passing| ApplyError::Push {
+            pod: pod.to_owned(),
+            message,
+            is_passing,
+        };
+        let client = &admin_client(text).map_err(|error| failed("every node", error.to_string(), false))?;
         let pushes = futures::stream::iter(nodes.to_vec()).map(|(pod, address)| async move {
             let pushed = client.push_epoch(&address, epoch).await;
-            pushed.map(|_| ()).map_err(|error| ApplyError::Push { pod, message: error.to_string() })
+            pushed.err().map(|error| failed(&pod, error.to_string(), error.is_passing()))
         });
-        let results: Vec<Result<(), ApplyError>> = pushes.buffered(PUSHES_IN_FLIGHT_MAX).collect().await;
-        results.into_iter().collect()
+        let failures: Vec<Option<ApplyError>> = pushes.buffered(PUSHES_IN_FLIGHT_MAX).collect().await;
+        // One that passes is tried again soon, whatever the others say.
+        match failures.into_iter().flatten().max_by_key(ApplyError::is_passing_push) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// Writes the status if it says something new. Answers whether it did.

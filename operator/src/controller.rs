@@ -36,6 +36,9 @@ const AFTER_CHANGE: Duration = Duration::from_secs(1);
 const WHILE_CONVERGING: Duration = Duration::from_secs(3);
 /// When everything is as it should be.
 const WHEN_STABLE: Duration = Duration::from_secs(30);
+/// After a node did not take an epoch for a reason that passes: a change of the ring waits for it, and the pause must not
+/// grow.
+const WHILE_PUSHING: Duration = Duration::from_secs(2);
 /// The longest pause after failures.
 const BACKOFF_SECONDS_MAX: u64 = 60;
 
@@ -78,6 +81,16 @@ impl Context {
         let recorder = Recorder::new(client.clone(), reporter);
         let applier = Applier::new(client.clone(), metrics.clone(), recorder);
         Self { client, settings, metrics, applier, failures: Mutex::default() }
+    }
+
+    /// How long to wait after a pass that failed.
+    fn pause(&self, cluster: &str, error: &ReconcileError) -> Duration {
+        match error {
+            // Somebody was faster: look again.
+            ReconcileError::Apply(ApplyError::Conflict { .. }) => AFTER_CHANGE,
+            ReconcileError::Apply(error) if error.is_passing_push() => WHILE_PUSHING,
+            _ => self.failed(cluster),
+        }
     }
 
     fn failed(&self, cluster: &str) -> Duration {
@@ -153,15 +166,12 @@ fn on_error(
     context: Arc<Context>,
 ) -> Action {
     let key = format!("{}/{}", cluster.namespace().unwrap_or_default(), cluster.name_any());
+    let pause = context.pause(&key, error);
     match error {
-        // Somebody was faster: look again.
-        ReconcileError::Apply(ApplyError::Conflict { .. }) => Action::requeue(AFTER_CHANGE),
-        error => {
-            let pause = context.failed(&key);
-            tracing::warn!(cluster = key, %error, pause_seconds = pause.as_secs(), "a pass failed");
-            Action::requeue(pause)
-        }
+        ReconcileError::Apply(ApplyError::Conflict { .. }) => {}
+        error => tracing::warn!(cluster = key, %error, pause_seconds = pause.as_secs(), "a pass failed"),
     }
+    Action::requeue(pause)
 }
 
 /// Reconciles every KVCluster until `stop` resolves, and then ends the passes that are under way.
@@ -209,4 +219,32 @@ where
 fn instance<K: Resource<DynamicType = ()>>(object: K) -> Option<ObjectRef<DeserializeGuard<KVCluster>>> {
     let cluster = object.labels().get(names::INSTANCE_LABEL)?;
     Some(ObjectRef::new(cluster).within(&object.namespace()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        let config = kube::Config::new("http://127.0.0.1:1".parse().unwrap());
+        let settings = Settings { node_image: "quorate/node:test".to_owned(), operator_namespace: None };
+        Context::new(Client::try_from(config).unwrap(), settings, Metrics::new().unwrap(), None)
+    }
+
+    fn push(is_passing: bool) -> ReconcileError {
+        ApplyError::Push { pod: "demo-0".to_owned(), message: "busy".to_owned(), is_passing }.into()
+    }
+
+    #[tokio::test]
+    async fn pauses_grow_but_for_what_passes_by_itself() {
+        let context = context();
+        let seconds = |error: &ReconcileError| context.pause("shop/demo", error).as_secs();
+        let conflict = ApplyError::Conflict { what: "ConfigMap demo-ring".to_owned() }.into();
+        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+            assert_eq!((seconds(&conflict), seconds(&push(true))), (1, 2));
+            assert_eq!(seconds(&push(false)), expected);
+        }
+        context.succeeded("shop/demo");
+        assert_eq!(seconds(&push(false)), 1);
+    }
 }

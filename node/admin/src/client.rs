@@ -43,6 +43,14 @@ impl ClientError {
     pub fn is_epoch_conflict(&self) -> bool {
         matches!(self, Self::Refused { detail, .. } if detail.code == "epoch_conflict")
     }
+
+    /// Whether the same call may succeed in a moment: the node is busy or stops, or was not reached.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => *status == StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
 }
 
 impl Client {

@@ -32,6 +32,8 @@ pub(crate) struct Disk {
     pub(crate) oldest: u64,
     /// Whom its failure detector calls down.
     pub(crate) down: BTreeSet<NodeId>,
+    /// Pushes of epochs that it still answers with `busy`.
+    pub(crate) busy: u32,
 }
 
 impl Disk {
@@ -186,6 +188,10 @@ async fn push(State((disk, gate)): Shared, headers: HeaderMap, Json(pushed): Jso
     // The operator died before it could say this.
     let budget = gate.lock().unwrap().clone();
     if budget.is_some_and(|budget| budget.fetch_sub(1, Ordering::SeqCst) <= 0) {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "busy");
+    }
+    if disk.busy > 0 {
+        disk.busy -= 1;
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "busy");
     }
     let newest = disk.epoch.as_ref().map_or(0, Epoch::number);

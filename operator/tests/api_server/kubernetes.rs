@@ -109,6 +109,7 @@ impl World {
             worry: |_| {},
             oldest: 0,
             down: BTreeSet::new(),
+            busy: 0,
         };
         let disk = self.disks.remove(&claim.uid().unwrap()).unwrap_or(new);
         let address = self.address();

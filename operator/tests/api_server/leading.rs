@@ -8,37 +8,67 @@ use quorate_operator::controller;
 use quorate_operator::crd::Phase;
 use quorate_operator::lease::Candidate;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
-use crate::world::{World, eventually, operator};
+use crate::world::{Operator, World, eventually, operator};
+
+/// An operator with its watches.
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(operator: Operator, namespace: &str) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (context, namespace) = (Arc::new(operator.context), namespace.to_owned());
+        let stopped = async move { stopped.await.unwrap_or_default() };
+        let task = tokio::spawn(async move {
+            controller::run(context, Some(&namespace), futures::FutureExt::shared(stopped)).await;
+        });
+        Self { stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.task.await.unwrap();
+    }
+}
+
+async fn is_ready(world: &World) {
+    eventually("the cluster is ready", || async {
+        world.status("demo").await.phase.filter(|phase| *phase == Phase::Ready)
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_running_operator_brings_a_cluster_up_and_repairs_it() {
     let mut world = World::new().await;
-    let operator = operator().await;
-    let (stop, stopped) = oneshot::channel::<()>();
-    let context = Arc::new(operator.context);
-    let namespace = world.namespace.clone();
-    let stopped = async move { stopped.await.unwrap_or_default() };
-    let running = tokio::spawn(async move {
-        controller::run(context, Some(&namespace), futures::FutureExt::shared(stopped)).await;
-    });
+    let running = Running::start(operator().await, &world.namespace);
     world.create("demo", |_| {}).await;
     eventually("the status is written", || async { world.status("demo").await.phase }).await;
     world.start_pods("demo").await;
-    let phase = |world: &World| {
-        let (world, name) = (world.api::<quorate_operator::crd::KVCluster>(), "demo");
-        async move { world.get(name).await.unwrap().status.and_then(|status| status.phase) }
-    };
-    eventually("the cluster is ready", || async {
-        phase(&world).await.filter(|phase| *phase == Phase::Ready)
-    })
-    .await;
+    is_ready(&world).await;
 
     // At rest the next look is half a minute away: what repairs this is the watch.
     world.api::<Service>().delete("demo", &DeleteParams::default()).await.unwrap();
     eventually("the Service is back", || async { world.get::<Service>("demo").await }).await;
-    stop.send(()).unwrap();
-    running.await.unwrap();
+    running.stop().await;
+}
+
+/// A pause that grew with each refusal would come to more than half a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_busy_gets_its_epoch_soon_after() {
+    let mut world = World::new().await;
+    world.create("demo", |_| {}).await;
+    world.rest(&operator().await, "demo").await;
+    world.start_pods("demo").await;
+    world.nodes[1].change(|disk| disk.busy = 5);
+    let running = Running::start(operator().await, &world.namespace);
+    is_ready(&world).await;
+    assert_eq!(world.nodes[1].disk().busy, 0);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
