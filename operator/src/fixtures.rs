@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
 use k8s_openapi::jiff::Timestamp;
-use quorate_admin::types::{Health, Identity, Members, NodeStatus, StorageState, Transition};
+use quorate_admin::types::{
+    Health, Identity, Liveness, MemberView, Members, NodeStatus, StorageState, Transition,
+};
 use quorate_core::ring::{Epoch, Member, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
 
@@ -90,6 +92,23 @@ pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Optio
             storage: StorageState::Writable,
         },
         members: Members { observer: disk(ordinal), members: Vec::new() },
+    }
+}
+
+/// How a member is seen by another that has nothing to say of it.
+pub(crate) fn member_view(ordinal: u16) -> MemberView {
+    MemberView {
+        id: disk(ordinal),
+        name: format!("demo-{ordinal}"),
+        address: String::new(),
+        zone: None,
+        liveness: Liveness::Up,
+        in_ring: true,
+        latency_micros: None,
+        clock_skew_ms: None,
+        last_full_sync_unix_ms: None,
+        hints_owed: 0,
+        hint_bytes_owed: 0,
     }
 }
 

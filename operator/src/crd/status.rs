@@ -122,10 +122,11 @@ pub struct MemberStatus {
     /// Bytes of its log, rounded up so that a steady load does not rewrite this status all the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_bytes: Option<i64>,
-    /// Hints that it keeps for others. Not in this version.
+    /// Hints that it keeps for others; more than eight are rounded up, by an eighth at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hints_owed: Option<i64>,
-    /// When it was last compared with every replica, RFC 3339. Not in this version.
+    /// When it was last found, or made, equal with the other owners of its partitions: the oldest of those times, RFC 3339,
+    /// rounded down to the hour. Absent while there is an owner that it was never found equal with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_full_sync: Option<String>,
     /// Its program's version.

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::jiff::Timestamp;
 use quorate_admin::types::{NodeStatus, StorageState};
 use quorate_core::NodeId;
-use quorate_core::ring::{Epoch, Member, MemberState};
+use quorate_core::ring::{Epoch, Member, MemberState, Partition};
 
 use super::count;
 use crate::crd::{KVCluster, MemberStatus, NodeState, RingStatus, TransitionStatus};
 use crate::observe::{Observed, PodState, RingState};
 use crate::plan::is_member;
 
-/// Sizes are rounded up to a multiple of an eighth of the power of two below them, and to no less than this.
+/// Smaller differences of the size of a log are no news.
 const DATA_BYTES_STEP_MIN: u64 = 1 << 20;
+const HOUR_SECONDS: i64 = 3600;
 
 /// Those that stay.
 pub(super) fn member_count(epoch: &Epoch) -> i32 {
@@ -146,12 +148,30 @@ fn ring_members(epoch: &Epoch, observed: &Observed) -> Vec<MemberStatus> {
             state: Some(state),
             weight: Some(i64::from(member.weight)),
             ownership: Some(owned.get(&member.id).copied().unwrap_or_default()),
-            data_bytes: answer.map(|(_, status)| coarse_bytes(status.health.data_bytes)),
+            data_bytes: answer.map(|(_, status)| coarse(status.health.data_bytes, DATA_BYTES_STEP_MIN)),
+            hints_owed: answer.map(|(_, status)| coarse(status.transition.hints_owed, 1)),
+            last_full_sync: answer.and_then(|(_, status)| last_full_sync(epoch, status)),
             version: answer.map(|(_, status)| status.identity.version.clone()),
-            ..MemberStatus::default()
         }
     });
     described.collect()
+}
+
+/// The oldest of the times at which a node was found equal with those who own partitions with it. To the hour: replicas
+/// are compared every minute, and a cluster at rest must not be written that often (INV-ONE).
+fn last_full_sync(epoch: &Epoch, status: &NodeStatus) -> Option<String> {
+    let id = status.identity.node_id;
+    let together = |p: &Partition| epoch.owners(*p).any(|owner| owner.id == id);
+    let shared = epoch.partitions().iter().filter(together).flat_map(|p| epoch.owners(p));
+    let others: BTreeSet<NodeId> = shared.map(|owner| owner.id).filter(|other| *other != id).collect();
+    let time = |other| {
+        let view = status.members.members.iter().find(|view| view.id == other);
+        view.and_then(|view| view.last_full_sync_unix_ms)
+    };
+    // None is less than any time: never.
+    let oldest = others.into_iter().map(time).min()??;
+    let seconds = i64::try_from(oldest / 1000).ok()?;
+    Timestamp::from_second(seconds - seconds % HOUR_SECONDS).ok().map(|time| time.to_string())
 }
 
 fn outsider(epoch: Option<&Epoch>, pod: &PodState) -> MemberStatus {
@@ -176,27 +196,56 @@ fn outsider(epoch: Option<&Epoch>, pod: &PodState) -> MemberStatus {
     }
 }
 
-/// At most one part in eight too much; a steady load does not change it from one look to the next.
-fn coarse_bytes(bytes: u64) -> i64 {
-    let step = (bytes.checked_ilog2().map_or(0, |log| 1_u64 << log) / 8).max(DATA_BYTES_STEP_MIN);
-    i64::try_from(bytes.div_ceil(step).saturating_mul(step)).unwrap_or(i64::MAX)
+/// Rounded up to a multiple of an eighth of the power of two below it, and of no less than `step_min`: at most one part
+/// in eight too much, and a steady load does not change it from one look to the next.
+fn coarse(count: u64, step_min: u64) -> i64 {
+    let step = (count.checked_ilog2().map_or(0, |log| 1_u64 << log) / 8).max(step_min);
+    i64::try_from(count.div_ceil(step).saturating_mul(step)).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures::{epoch_of, member_view, node_status, validated};
 
     #[test]
     fn a_growing_log_rarely_changes_the_status() {
         let sizes: std::collections::BTreeSet<i64> =
-            (0..1000).map(|i| coarse_bytes((1 << 30) + i * (1 << 17))).collect();
+            (0..1000).map(|i| coarse((1 << 30) + i * (1 << 17), DATA_BYTES_STEP_MIN)).collect();
         assert!(sizes.len() <= 3, "{sizes:?}");
         for bytes in [0, 1, 1 << 20, (1 << 20) + 1, 12_345_678_901, 1 << 40] {
-            let coarse = coarse_bytes(bytes);
+            let coarse = coarse(bytes, DATA_BYTES_STEP_MIN);
             assert!(
                 coarse >= bytes as i64 && coarse <= (bytes + bytes / 8 + (1 << 20)) as i64,
                 "{bytes}: {coarse}"
             );
         }
+    }
+
+    #[test]
+    fn few_hints_are_counted_and_many_are_rounded() {
+        for (hints, said) in [(0, 0), (1, 1), (8, 8), (17, 18), (1000, 1024), (1025, 1152)] {
+            assert_eq!(coarse(hints, 1), said);
+        }
+    }
+
+    /// Who is compared with whom follows from the partitions that they own together.
+    #[test]
+    fn the_last_full_sync_is_the_oldest_of_those_with_every_other_owner() {
+        let cluster = validated("demo", |_| {});
+        let epoch = epoch_of(&cluster);
+        let mut status = node_status(&cluster, 0, Some(&epoch));
+        let mut others = vec![member_view(1), member_view(2), member_view(7)];
+        status.members.members.clone_from(&others);
+        assert_eq!(last_full_sync(&epoch, &status), None, "never");
+        others[0].last_full_sync_unix_ms = Some(1_767_229_199_999);
+        status.members.members.clone_from(&others);
+        assert_eq!(last_full_sync(&epoch, &status), None, "not with the other one");
+        others[1].last_full_sync_unix_ms = Some(1_767_232_800_000);
+        status.members.members.clone_from(&others);
+        assert_eq!(last_full_sync(&epoch, &status).as_deref(), Some("2026-01-01T00:00:00Z"));
+        status.members.members.pop();
+        status.members.members.pop();
+        assert_eq!(last_full_sync(&epoch, &status), None, "unknown is never equal");
     }
 }

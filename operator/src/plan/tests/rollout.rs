@@ -1,13 +1,15 @@
 //! Rolling changes, and the budget of drains that goes with them.
 
 use k8s_openapi::jiff::SignedDuration;
-use quorate_admin::types::{Liveness, MemberView, StorageState};
+use quorate_admin::types::{MemberView, StorageState};
 use quorate_core::NodeId;
 
 use super::{BUDGET, actions, reasons, silence, word};
 use crate::build::names;
 use crate::crd::{ImageSpec, PullPolicy};
-use crate::fixtures::{at_rest, before_the_first_epoch, disk, says, settings, settled_budget, validated};
+use crate::fixtures::{
+    at_rest, before_the_first_epoch, disk, member_view, says, settings, settled_budget, validated,
+};
 use crate::observe::{Observed, PodState, RingState};
 use crate::plan::{Plan, Reason, decide};
 use crate::validate::ValidatedCluster;
@@ -26,19 +28,7 @@ fn all_actions(plan: &Plan) -> Vec<String> {
 }
 
 fn owes(observed: &mut Observed, keeper: usize, owner: NodeId, name: &str) {
-    let view = MemberView {
-        id: owner,
-        name: name.to_owned(),
-        address: String::new(),
-        zone: None,
-        liveness: Liveness::Up,
-        in_ring: true,
-        latency_micros: None,
-        clock_skew_ms: None,
-        last_full_sync_unix_ms: None,
-        hints_owed: 3,
-        hint_bytes_owed: 300,
-    };
+    let view = MemberView { id: owner, name: name.to_owned(), hints_owed: 3, ..member_view(0) };
     says(observed, keeper, |status| status.members.members.push(view));
 }
 
