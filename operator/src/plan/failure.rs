@@ -1,5 +1,6 @@
 //! Members that are gone for good: replaced on evidence from both sides, one at a time, and never where an interlock
-//! holds. What a person gives up by name passes the interlocks about data, and nothing else.
+//! holds. What a person gives up by name is no automatism: it passes what keeps the operator from acting by itself (the
+//! breaker, the order, `autoReplace`) and what is about the data, but never the evidence.
 
 use std::collections::BTreeSet;
 

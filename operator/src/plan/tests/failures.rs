@@ -10,7 +10,7 @@ use quorate_core::ring::{MemberState, planner};
 use super::super::*;
 use super::members::{adopt, change, committed, epoch, nodes, states};
 use super::{actions, reasons, silence};
-use crate::fixtures::{at_rest, disk, pod, says};
+use crate::fixtures::{at_rest, disk, member_view, pod, says};
 use crate::observe::{Machine, NodeAnswer, Observed, Obstacle, RingState};
 
 /// The disk that comes in the place of a lost one.
@@ -21,19 +21,7 @@ pub(super) fn seen_as(observed: &mut Observed, ordinal: u16, liveness: Liveness)
     for pod in &mut observed.pods {
         let NodeAnswer::Answered(status) = &mut pod.node else { continue };
         status.members.members.retain(|seen| seen.id != disk(ordinal));
-        status.members.members.push(MemberView {
-            id: disk(ordinal),
-            name: format!("demo-{ordinal}"),
-            address: "x:5000".to_owned(),
-            zone: None,
-            liveness,
-            in_ring: true,
-            latency_micros: None,
-            clock_skew_ms: None,
-            last_full_sync_unix_ms: None,
-            hints_owed: 0,
-            hint_bytes_owed: 0,
-        });
+        status.members.members.push(MemberView { liveness, ..member_view(ordinal) });
     }
 }
 
@@ -280,7 +268,7 @@ fn giving_up(cluster: &ValidatedCluster, id: &str) -> ValidatedCluster {
 }
 
 #[test]
-fn what_a_person_gives_up_passes_the_quorum_and_nothing_else() {
+fn what_a_person_gives_up_passes_every_interlock_but_not_the_evidence() {
     let cluster = nodes(3);
     let lost = disk(1).to_string();
     // Two of three are gone, and one has come back empty.
@@ -294,6 +282,24 @@ fn what_a_person_gives_up_passes_the_quorum_and_nothing_else() {
     let (next, why) = committed(&plan).expect("given up");
     assert_eq!(why, RingChange::DataLossAccepted);
     assert_eq!(states(&next), "demo-0 active, demo-1 lost, demo-1 active, demo-2 active");
+
+    // No automatism, and no order: the replacement before it may wait for what only this one had.
+    let by_hand = ValidatedCluster { auto_replace: false, ..giving_up(&cluster, &lost) };
+    let mut busy = observed.clone();
+    let RingState::Present(ring) = &mut busy.ring else { panic!("there is a ring") };
+    ring.change = Some(RingChange::Replaced);
+    says(&mut busy, 0, |node| node.transition.partitions_syncing = 1);
+    assert_eq!(committed(&decide(&by_hand, &busy)).map(|(_, why)| why), Some(RingChange::DataLossAccepted));
+    // But its peers must call it down, and Kubernetes must have given it its time.
+    let mut seen = observed.clone();
+    seen_as(&mut seen, 1, Liveness::Up);
+    assert_eq!(committed(&decide(&by_hand, &seen)), None);
+    let mut recent = at_rest(&cluster);
+    down(&mut recent, 1, 10);
+    down(&mut recent, 2, LONG);
+    let plan = decide(&by_hand, &recent);
+    assert_eq!(committed(&plan), None);
+    assert!(reasons(&plan).contains(&Reason::MemberDown), "{:?}", reasons(&plan));
 
     // The other one is not named: it is as safe as before.
     assert_eq!(next.member(disk(2)).unwrap().state, MemberState::Active);
