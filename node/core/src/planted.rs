@@ -61,12 +61,17 @@ pub enum Bug {
     CollectInTransition,
     /// Records that a lost segment may have outdated are shown to other owners.
     UnsureKeysLeave,
+    /// A member that was removed coordinates on, and is believed.
+    AdmitRemoved,
+    /// A node goes by an epoch that is not on its disk yet.
+    AdoptBeforeKept,
+    /// A node tells how far it is before that is on its disk.
+    TellBeforeKept,
 }
 
 impl Bug {
-    /// Those that the simulator must catch. The others are rare moments of a change of the ring: the model in `transition`
-    /// catches them.
-    pub const ALL: [Bug; 24] = [
+    /// All of them.
+    pub const ALL: [Bug; 30] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -91,6 +96,12 @@ impl Bug {
         Bug::SkipBarrier,
         Bug::CollectInTransition,
         Bug::UnsureKeysLeave,
+        Bug::RetireEarly,
+        Bug::SyncFromOneFewer,
+        Bug::DeleteBeforeProof,
+        Bug::AdmitRemoved,
+        Bug::AdoptBeforeKept,
+        Bug::TellBeforeKept,
     ];
 }
 

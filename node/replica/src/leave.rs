@@ -46,6 +46,11 @@ impl<S: Storage> Replica<S> {
         }
     }
 
+    /// The partition that is being deleted here.
+    pub fn dropping(&self) -> Option<Partition> {
+        self.leaving.dropping.as_ref().map(|dropping| dropping.partition)
+    }
+
     /// Begins to delete a partition that is proven, if everything that it follows from is on the disk.
     pub(crate) fn drop_proven(&mut self) {
         if self.leaving.dropping.is_some() || !self.ring.is_kept() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::planted::{self, Bug};
-use quorate_core::ring::{Epoch, EpochError, EpochMark, Partition};
+use quorate_core::ring::{Epoch, EpochError, EpochMark, Member, Partition};
 use quorate_core::transition::{self, Chain, ChainError, Known, MARKS_TOLD_MAX, Marks, Told, Transition};
 use quorate_core::{ClusterId, NodeId};
 use quorate_storage::HINTS;
@@ -146,7 +146,8 @@ impl Ring {
 
 /// Whether a node may take part: one that was removed is as good as a stranger (INV-FENCE).
 pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
-    epoch.member(node).is_some_and(|member| member.state.takes_part())
+    let takes_part = |member: &Member| member.state.takes_part() || planted::is(Bug::AdmitRemoved);
+    epoch.member(node).is_some_and(takes_part)
 }
 
 /// Whether a refusal says that one of the two knows less of the ring than the other: it passes.
@@ -171,8 +172,7 @@ impl<S: Storage> Replica<S> {
     pub(crate) fn serving(&self) -> Result<&Transition, Refusal> {
         let state = self.ring.state().ok_or(Refusal::NoEpoch)?;
         let epoch = state.newest();
-        let member = epoch.member(self.id()).is_some_and(|member| member.state.takes_part());
-        if !member {
+        if !takes_part(epoch, self.id()) {
             return Err(Refusal::NotMember { known: epoch.number() });
         }
         if !self.claim.is_won() {
@@ -317,6 +317,9 @@ impl<S: Storage> Replica<S> {
             Some(state) => Transition::remembered(us, state.to_remember()),
         };
         next.adopt(chain.clone(), &floors);
+        if planted::is(Bug::AdoptBeforeKept) {
+            self.install_chain(chain.clone(), &floors);
+        }
         self.keep_ring(next.to_remember(), Some((chain, floors, ticket)));
     }
 
@@ -446,6 +449,9 @@ impl<S: Storage> Replica<S> {
         if marks.is_some() || self.ring.dirty {
             let mut record = state.to_remember();
             record.marks = marks.unwrap_or(record.marks);
+            if planted::is(Bug::TellBeforeKept) {
+                state.install(record.marks.clone());
+            }
             self.keep_ring(record, None);
         } else {
             self.drop_proven();

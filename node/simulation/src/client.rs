@@ -274,7 +274,7 @@ impl World {
             (Reply::Answer(Answer::Written(written)), _) => {
                 let owners = self.owners_of(id, written.receipt.replicas);
                 self.clients[client].remember(key, written.context.clone());
-                Outcome::Acknowledged { owners }
+                Outcome::Acknowledged { owners, epoch: written.receipt.epoch }
             }
             (Reply::Answer(Answer::Found(_)), _) => Outcome::Found,
             (_, false) => Outcome::NotFound,

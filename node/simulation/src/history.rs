@@ -36,8 +36,8 @@ pub(crate) enum What {
 pub(crate) enum Outcome {
     /// Not answered yet.
     Open,
-    /// A write that so many owners hold.
-    Acknowledged { owners: u8 },
+    /// A write that so many owners hold; by which epoch it was routed at last.
+    Acknowledged { owners: u8, epoch: u64 },
     /// A write that nobody holds, nor will.
     NotWritten,
     /// A write that may be.
@@ -238,7 +238,7 @@ impl History {
     /// The writes of a key that were acknowledged, and of which it is known which event they became.
     pub(crate) fn acknowledged(&self, key: KeyId) -> impl Iterator<Item = (OpId, &Op, u8)> {
         self.writes.get(key).into_iter().flatten().filter_map(|&id| match self.op(id).outcome {
-            Outcome::Acknowledged { owners } if !self.is_unseen(id) => Some((id, self.op(id), owners)),
+            Outcome::Acknowledged { owners, .. } if !self.is_unseen(id) => Some((id, self.op(id), owners)),
             _ => None,
         })
     }

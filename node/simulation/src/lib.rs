@@ -32,6 +32,7 @@ mod queue;
 mod scenario;
 mod shrink;
 mod trace;
+mod watch;
 mod world;
 
 pub use history::Violation;

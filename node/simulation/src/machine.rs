@@ -14,6 +14,7 @@ use quorate_storage::{Access, Engine};
 
 use crate::check::outdated::Held;
 use crate::clock::Clock;
+use crate::watch::{Lost, Seen};
 use crate::world::Input;
 
 /// The small documents of a disk.
@@ -88,6 +89,8 @@ pub(crate) struct Process {
     pub(crate) tick_at: Option<Duration>,
     /// When the log was last written.
     pub(crate) written_at: Duration,
+    pub(crate) seen: Seen,
+    pub(crate) lost: Lost,
 }
 
 /// What the storage and the disk have said.

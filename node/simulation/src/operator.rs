@@ -333,7 +333,8 @@ impl World {
     /// They stay, but for those whose disks were lost when nobody relied on them any more: they would be missed again.
     fn with_those_who_leave(&mut self) -> Option<Vec<Member>> {
         let mut members = self.operator.newest().members().to_vec();
-        let stays = |member: &Member| member.state == MemberState::Leaving && !self.losses.contains(member.id);
+        let stays =
+            |member: &Member| member.state == MemberState::Leaving && !self.losses.contains(member.id);
         let mut leaving: Vec<&mut Member> = members.iter_mut().filter(|member| stays(member)).collect();
         leaving.iter_mut().for_each(|member| member.state = MemberState::Active);
         let any = !leaving.is_empty();

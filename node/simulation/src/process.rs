@@ -15,13 +15,14 @@ use quorate_storage::{Engine, Options, Step};
 use quorate_wire::frame::{self, FRAME_BYTES_MAX};
 use quorate_wire::peer::{Cause, Frame, Request};
 
-use crate::check::{amnesia, answers, bound, outdated};
+use crate::check::{amnesia, answers, outdated};
 use crate::cold::cold;
 use crate::history::{Verdict, Violation};
 use crate::machine::{Handle, Machine, Mailbox, Process};
 use crate::network::Session;
 use crate::scenario::CLIENTS_END;
 use crate::trace::shown;
+use crate::watch::{Lost, Seen};
 use crate::world::{CLUSTER, Event, Input, Reply, World, address, machine_at, zone};
 
 /// What the processor does for one message.
@@ -122,6 +123,8 @@ impl World {
             inbox_due: false,
             tick_at: None,
             written_at: self.now,
+            seen: Seen::default(),
+            lost: Lost::new(),
         };
         if let Some(restored) = &mut self.machines[machine].restored {
             restored.ended = Some(process.engine.synced_position());
@@ -214,6 +217,9 @@ impl World {
                 self.trace.add(2, machine as u64, from as u64, &[]);
                 self.trace.say(|| format!("n{machine}<n{from} {}", shown(&frame, SHOWN_CHARACTERS_MAX)));
                 if let Some(process) = &mut self.machines[machine].process {
+                    if let Some(newest) = process.replica.epoch() {
+                        self.fence.arrives(process.run, sender.node, &frame, newest);
+                    }
                     process.replica.peer(now, sender, frame);
                 }
             }
@@ -322,23 +328,6 @@ impl World {
         }
     }
 
-    /// What must hold of a node at any time.
-    fn watch(&mut self, machine: usize) -> Verdict {
-        let members = self.machines.len();
-        let Some(process) = &self.machines[machine].process else { return Ok(()) };
-        bound::in_progress(&self.scenario, members, process.replica.in_progress())?;
-        let process_epoch = process.replica.epoch().cloned();
-        if process.replica.is_claimed()
-            && let Some(restored) = self.machines[machine].restored.take()
-        {
-            self.forgetful.insert(restored.node);
-            self.trace.say(|| format!("n{machine} serves from a disk that went back in time"));
-            let epoch = process_epoch.unwrap_or(self.operator.newest().clone());
-            return amnesia::served(&epoch, &restored);
-        }
-        Ok(())
-    }
-
     pub(crate) fn commit(&mut self, machine: usize, run: u64) -> Verdict {
         let at = &mut self.machines[machine];
         if at.paused_until > self.now {
@@ -402,6 +391,9 @@ impl World {
     fn send(&mut self, machine: usize, run: u64, to: &Peer, frame: &Frame) -> Verdict {
         amnesia::message(&mut self.history, frame)?;
         self.hints.sends(machine, run, frame);
+        if let Some(id) = to.id {
+            self.fence.answers(machine, run, id, frame)?;
+        }
         self.compare_with_before(machine, to, frame)?;
         let mut bytes = BytesMut::new();
         if frame::encode(frame, FRAME_BYTES_MAX, &mut bytes).is_err() {

@@ -9,6 +9,7 @@ use quorate_core::{ClusterId, NodeId};
 use quorate_replica::{Answer, Record, Sender};
 use quorate_storage::disk::simulated::SimulatedDisk;
 
+use crate::check::fence::Fence;
 use crate::check::hint::Hints;
 use crate::check::outdated::Held;
 use crate::client::{Client, Pending};
@@ -133,6 +134,7 @@ pub(crate) struct World {
     pub(crate) ending: Vec<(Duration, usize, usize, u64)>,
     pub(crate) history: History,
     pub(crate) hints: Hints,
+    pub(crate) fence: Fence,
     pub(crate) operator: Operator,
     pub(crate) clients: Vec<Client>,
     /// Requests that are not answered.
@@ -182,6 +184,7 @@ impl World {
             network,
             ending: Vec::new(),
             hints: Hints::default(),
+            fence: Fence::default(),
             operator,
             clients,
             pending: BTreeMap::new(),
