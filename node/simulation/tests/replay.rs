@@ -25,9 +25,22 @@ fn what_does_not_fail_cannot_be_shrunk_away() {
 }
 
 /// Seeds that broke a promise once, or do with a planted bug, and why.
-const REGRESSIONS: [(u64, &str); 2] = [
+const REGRESSIONS: [(u64, &str); 6] = [
     // First found as seed 41403, in an older draw of scenarios.
     (38, "a segment is lost as a whole, and records that it had outdated are found again"),
+    (
+        120,
+        "a read puts together what was there before a delete, and what was left when the delete was collected",
+    ),
+    (
+        298,
+        "that a write was late is taken for a word that reads have moved, and who has pulled nothing answers",
+    ),
+    (
+        452,
+        "a disk lost something, nobody looks without anti-entropy, and a change of the ring waits for ever",
+    ),
+    (3351, "a disk went back in time, and what it says now is as much as before: nobody asks for it"),
     (60277, "who gave a partition away makes a dot in it that claims to have seen those that went with it"),
 ];
 
