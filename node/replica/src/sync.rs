@@ -23,6 +23,8 @@ use crate::timers::Timer;
 
 /// How long to wait when there is nobody to compare with.
 const IDLE: Duration = Duration::from_secs(1);
+/// The longest that an exchange steps back because its last step took so long: a slow disk must not make it twice as slow.
+const FAIR_MAX: Duration = Duration::from_secs(1);
 /// How soon an exchange that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The same, while a change of the ring waits for it.
@@ -322,7 +324,7 @@ impl<S: Storage> Replica<S> {
         let bytes = std::mem::take(&mut running.moved_bytes);
         let by_rate = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
         let took = self.now.mono.saturating_sub(running.began);
-        self.set_exchange_timer(by_rate.max(took));
+        self.set_exchange_timer(by_rate.max(took.min(FAIR_MAX)));
     }
 }
 
