@@ -83,6 +83,8 @@ pub struct Image {
     pub is_named: bool,
     /// As a container's `image`.
     pub reference: String,
+    /// Where it is named: what its nodes go back to when the name is taken away.
+    pub default: Option<String>,
     /// When the kubelet pulls.
     pub pull_policy: PullPolicy,
     /// Names of Secrets.
@@ -200,6 +202,7 @@ fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
         return Image {
             is_named: false,
             reference: settings.node_image.clone(),
+            default: None,
             pull_policy: PullPolicy::default(),
             pull_secrets: Vec::new(),
         };
@@ -209,6 +212,7 @@ fn image(spec: Option<&ImageSpec>, settings: &Settings) -> Image {
     Image {
         is_named: true,
         reference: std::iter::once(spec.repository.clone()).chain(tag).chain(digest).collect(),
+        default: None,
         pull_policy: spec.pull_policy,
         pull_secrets: spec.pull_secrets.iter().map(|secret| secret.name.clone()).collect(),
     }

@@ -43,10 +43,12 @@ pub(super) fn build(cluster: &ValidatedCluster) -> StatefulSet {
 }
 
 /// The default image is written down, so that an operator with another one restarts nothing, and so that an image that
-/// somebody wrote into the template by hand is told apart from it.
+/// somebody wrote into the template by hand is told apart from it. It stays there while another one is named: who takes
+/// that name away, say because the image is broken, means the image before.
 fn metadata(cluster: &ValidatedCluster) -> ObjectMeta {
-    let image = Some(&cluster.image).filter(|image| !image.is_named);
-    let note = image.map(|image| (names::DEFAULT_IMAGE.to_owned(), image.reference.clone()));
+    let image = &cluster.image;
+    let default = if image.is_named { image.default.clone() } else { Some(image.reference.clone()) };
+    let note = default.map(|default| (names::DEFAULT_IMAGE.to_owned(), default));
     ObjectMeta { annotations: note.map(|note| [note].into()), ..owned(cluster, cluster.name.clone()) }
 }
 

@@ -12,7 +12,9 @@ use crate::validate::ValidatedCluster;
 pub(super) fn keep(cluster: &mut ValidatedCluster, observed: &Observed) {
     let has_epoch = matches!(&observed.ring, RingState::Present(ring) if ring.epoch.is_some());
     // Until there is a ring no image is kept, or a wrong default could not be mended.
-    if let Some(image) = image(observed).filter(|_| has_epoch && !cluster.image.is_named) {
+    if cluster.image.is_named {
+        cluster.image.default = noted(observed);
+    } else if let Some(image) = image(observed).filter(|_| has_epoch) {
         cluster.image.reference = image;
     }
     if let Some(time) = restarted_at(observed) {
@@ -25,7 +27,12 @@ pub(super) fn keep(cluster: &mut ValidatedCluster, observed: &Observed) {
 fn image(observed: &Observed) -> Option<String> {
     let Some(set) = &observed.existing.stateful_set else { return observed.pods.last()?.image.clone() };
     let container = || set.spec.template.spec.as_ref()?.containers.first()?.image.as_ref();
-    set.annotations().get(names::DEFAULT_IMAGE).or_else(container).cloned()
+    noted(observed).or_else(|| container().cloned())
+}
+
+/// The default that was written down when the ring was made, also while the KVCluster names another image.
+fn noted(observed: &Observed) -> Option<String> {
+    observed.existing.stateful_set.as_ref()?.annotations().get(names::DEFAULT_IMAGE).cloned()
 }
 
 /// What `kubectl rollout restart` wrote.

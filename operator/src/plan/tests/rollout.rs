@@ -300,16 +300,34 @@ fn another_default_image_of_the_operator_restarts_nothing() {
     let new = before_the_first_epoch(&validated("demo", |_| {}));
     assert_eq!(template_image(&decide(&upgraded, &new)), "quorate/node:newer");
 
-    let named = validated("demo", |spec| {
+    assert_eq!(template_image(&decide(&of_image("2"), &old)), "quorate/node:2");
+}
+
+/// An image that does not run is taken away again, and not kept because it is what "runs".
+#[test]
+fn who_takes_the_name_of_an_image_away_gets_the_one_before() {
+    let unnamed = validated("demo", |_| {});
+    let mut observed = at_rest(&unnamed);
+    for tag in ["broken", "broken-too"] {
+        let plan = decide(&of_image(tag), &observed);
+        assert_eq!(template_image(&plan), format!("quorate/node:{tag}"));
+        crate::fixtures::absorb(&mut observed.existing, &plan);
+    }
+    let mut upgraded = unnamed;
+    upgraded.image.reference = "quorate/node:newer".to_owned();
+    assert_eq!(template_image(&decide(&upgraded, &observed)), settings().node_image);
+}
+
+fn of_image(tag: &str) -> ValidatedCluster {
+    validated("demo", |spec| {
         spec.image = Some(ImageSpec {
             repository: "quorate/node".to_owned(),
-            tag: Some("2".to_owned()),
+            tag: Some(tag.to_owned()),
             digest: None,
             pull_policy: PullPolicy::default(),
             pull_secrets: Vec::new(),
         });
-    });
-    assert_eq!(template_image(&decide(&named, &old)), "quorate/node:2");
+    })
 }
 
 #[test]
