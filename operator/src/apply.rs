@@ -326,8 +326,9 @@ impl Applier {
         let body = json!({
             "apiVersion": KVCluster::api_version(&()),
             "kind": KVCluster::kind(&()),
-            // An object of that name that was made since is another one: its status is not ours to write.
-            "metadata": {"name": name, "uid": cluster.uid()},
+            // INV-UID: an object of that name that was made since is another one, and its status is not ours to write. The
+            // API server does not look at a UID here.
+            "metadata": {"name": name, "resourceVersion": cluster.resource_version()},
             "status": status,
         });
         self.count("KVCluster/status", "apply");

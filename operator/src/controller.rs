@@ -126,8 +126,8 @@ pub async fn reconcile(namespace: &str, name: &str, context: &Context) -> Result
     };
     let outcome = Outcome { observed: &observed, findings, actions, failure: applied.as_ref().err() };
     let status = status::status(&cluster, &outcome, Timestamp::now());
-    let is_new = context.applier.report(&cluster, &status).await?;
     context.applier.notify(&cluster, &notices).await;
+    let is_new = context.applier.report(&cluster, &status).await?;
     if is_new {
         context.applier.notify(&cluster, &status::transitions(cluster.status.as_ref(), &status)).await;
     }

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::world::{Operator, World, operator};
 
 /// Rounds that a change may need, deaths included.
-const ROUNDS_MAX: usize = 80;
+pub(crate) const ROUNDS_MAX: usize = 80;
 /// More writes than any change needs.
 const WRITES_MAX: i64 = 100;
 /// Worlds at the same time.
@@ -21,7 +21,7 @@ const WORLDS: usize = 4;
 
 /// A change of the members.
 #[derive(Clone, Copy, Debug)]
-enum Change {
+pub(crate) enum Change {
     Up,
     Down,
     /// Down, and taken back when the members leave.
@@ -30,14 +30,14 @@ enum Change {
 }
 
 impl Change {
-    fn nodes_before(self) -> i32 {
+    pub(crate) fn nodes_before(self) -> i32 {
         match self {
             Self::Up | Self::Replaced => 3,
             Self::Down | Self::Cancelled => 5,
         }
     }
 
-    async fn begin(self, world: &mut World) {
+    pub(crate) async fn begin(self, world: &mut World) {
         match self {
             Self::Up => world.change("demo", json!({"nodes": 5})).await,
             Self::Down | Self::Cancelled => world.change("demo", json!({"nodes": 3})).await,
@@ -56,7 +56,7 @@ impl Change {
 
 /// What must not depend on when the operator died.
 #[derive(Debug, PartialEq)]
-struct End {
+pub(crate) struct End {
     members: String,
     epoch: u64,
     pods: Vec<String>,
@@ -68,7 +68,7 @@ struct End {
 }
 
 /// The end, and whether the operator died.
-async fn run(change: Change, writes: i64) -> (End, bool) {
+pub(crate) async fn run(change: Change, writes: i64) -> (End, bool) {
     let mut world = World::new().await;
     world.ready_with(&operator().await, "demo", |spec| spec.nodes = change.nodes_before()).await;
     world.log.clear();
@@ -100,12 +100,12 @@ async fn run(change: Change, writes: i64) -> (End, bool) {
 }
 
 /// The kind and name of what was deleted.
-fn deleted(written: &[String]) -> Vec<String> {
+pub(crate) fn deleted(written: &[String]) -> Vec<String> {
     let name = |write: &String| write.strip_prefix("DELETE ")?.split('/').next_back().map(str::to_owned);
     written.iter().filter_map(name).collect()
 }
 
-async fn end(world: &World, mut deletions: Vec<String>) -> End {
+pub(crate) async fn end(world: &World, mut deletions: Vec<String>) -> End {
     assert_eq!(world.status("demo").await.phase, Some(Phase::Ready));
     let mut made_and_deleted = world.log.clone();
     made_and_deleted.sort();

@@ -11,10 +11,10 @@ use quorate_operator::crd::{KVCluster, NodeState, Phase};
 use quorate_operator::metrics::Metrics;
 use quorate_operator::observe::observe;
 use quorate_operator::plan::{Action, decide};
-use quorate_operator::validate::{Settings, validate};
+use quorate_operator::validate::validate;
 use serde_json::json;
 
-use crate::world::{World, operator};
+use crate::world::{World, operator, settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_epoch_is_committed_before_any_node_hears_of_it() {
@@ -59,10 +59,9 @@ async fn of_two_commits_only_one_succeeds_and_the_nodes_get_that_one() {
     world.rest(&operator, "demo").await;
     world.start_pods("demo").await;
 
-    let settings = Settings { node_image: "quorate/node:test".to_owned(), operator_namespace: None };
     let cluster: KVCluster = world.get("demo").await.unwrap();
     let observed = observe(&operator.client, &cluster).await.unwrap();
-    let slow = decide(&validate(&cluster, &settings).unwrap(), &observed);
+    let slow = decide(&validate(&cluster, &settings()).unwrap(), &observed);
     let mut fast = slow.clone();
     for action in &mut fast.actions {
         if let Action::ReplaceRing { cluster_id, epoch: Some(epoch), .. } = action {

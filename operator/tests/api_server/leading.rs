@@ -13,13 +13,13 @@ use tokio::task::JoinHandle;
 use crate::world::{Operator, World, eventually, operator};
 
 /// An operator with its watches.
-struct Running {
+pub(crate) struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    fn start(operator: Operator, namespace: &str) -> Self {
+    pub(crate) fn start(operator: Operator, namespace: &str) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (context, namespace) = (Arc::new(operator.context), namespace.to_owned());
         let stopped = async move { stopped.await.unwrap_or_default() };
@@ -29,7 +29,7 @@ impl Running {
         Self { stop, task }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.task.await.unwrap();
     }

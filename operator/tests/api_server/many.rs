@@ -5,18 +5,32 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use kube::api::ListParams;
 use quorate_operator::crd::{KVCluster, KVClusterSpec, Phase};
 
-use crate::world::{World, eventually};
+use crate::world::World;
 
 /// Clusters that one operator must be able to keep.
 const CLUSTERS: usize = 200;
 /// What it may take for them at its peak.
 const MEMORY_KIB_MAX: u64 = 256 << 10;
 
-/// Looks at its metrics until it must have come to rest; more than half a minute each, the pause of a cluster at rest.
-const LOOKS_MAX: usize = 20;
+/// Looks until all clusters must be where they should; a cluster at rest is looked at every half minute.
+const LOOKS_MAX: usize = 600;
 const PAUSE: Duration = Duration::from_secs(1);
+/// Rounds in which every cluster was looked at, until one in which nothing was written.
+const ROUNDS_MAX: usize = 20;
+
+/// As `eventually`, for what many clusters take.
+async fn patiently<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    for _ in 0..LOOKS_MAX {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    panic!("waited in vain: {what}");
+}
 
 /// The operator as a process of its own; it ends with the test.
 struct Running {
@@ -64,14 +78,10 @@ impl Running {
     /// Waits until every cluster was looked at and nothing was written meanwhile.
     async fn rest(&self) {
         let passes = || self.count("quorate_operator_reconciles_total");
-        for _ in 0..LOOKS_MAX {
+        for _ in 0..ROUNDS_MAX {
             let (seen, written) = (passes(), self.count("quorate_operator_api_writes_total"));
             // At rest each is looked at once in half a minute: so many looks are one at every cluster.
-            eventually("a look at every cluster", || async {
-                tokio::time::sleep(PAUSE).await;
-                (passes() >= seen + CLUSTERS as u64).then_some(())
-            })
-            .await;
+            patiently("a look at every cluster", || async { passes() >= seen + CLUSTERS as u64 }).await;
             if self.count("quorate_operator_api_writes_total") == written {
                 return;
             }
@@ -89,21 +99,22 @@ async fn two_hundred_clusters_fit_into_a_quarter_of_a_gibibyte_and_come_to_rest(
     for name in &names {
         world.create(name, small).await;
     }
+    patiently("the first statuses", || are_all(&world, |_| true)).await;
     for name in &names {
-        eventually("the first status", || async { world.status(name).await.phase }).await;
         world.start_pods(name).await;
     }
-    let clusters = world.api::<KVCluster>();
-    for name in &names {
-        eventually("the cluster is ready", || async {
-            clusters.get(name).await.unwrap().status?.phase.filter(|phase| *phase == Phase::Ready)
-        })
-        .await;
-    }
+    patiently("all are ready", || are_all(&world, |phase| phase == Phase::Ready)).await;
     operator.rest().await;
     let peak = operator.peak_kib();
     println!("{CLUSTERS} clusters: {} MiB at the peak", peak >> 10);
     assert!(peak < MEMORY_KIB_MAX, "{} MiB", peak >> 10);
+}
+
+/// Whether every cluster has a phase, and such a one.
+async fn are_all(world: &World, is_so: fn(Phase) -> bool) -> bool {
+    let clusters = world.api::<KVCluster>().list(&ListParams::default()).await.unwrap();
+    let phase = |cluster: &KVCluster| cluster.status.as_ref()?.phase;
+    clusters.iter().all(|cluster| phase(cluster).is_some_and(is_so))
 }
 
 /// One node: what it takes of the operator does not depend on how much data there is.

@@ -1,8 +1,8 @@
 //! Members come and go: all the way, with nodes that take their time.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use quorate_operator::controller::reconcile;
 use quorate_operator::crd::{KVCluster, NodeState, Phase, VolumePolicy};
@@ -19,16 +19,22 @@ async fn up_by_the_scale_subresource_and_down_again() {
     let operator = operator().await;
     world.ready(&operator, "demo").await;
     let clusters: Api<KVCluster> = world.api();
-    let scale = |nodes: i32| Patch::Merge(json!({"spec": {"replicas": nodes}}));
-    clusters.patch_scale("demo", &PatchParams::default(), &scale(5)).await.unwrap();
+    let to = |nodes: i32| Patch::Merge(json!({"spec": {"replicas": nodes}}));
+    clusters.patch_scale("demo", &PatchParams::default(), &to(5)).await.unwrap();
     world.converge(&operator, "demo").await;
     assert_eq!(world.members("demo").await, FIVE);
     let status = world.status("demo").await;
     assert_eq!((status.phase, status.ready_nodes), (Some(Phase::Ready), 5));
+    // What an autoscaler reads: how many there are, and which pods to measure.
+    let scale = clusters.get_scale("demo").await.unwrap();
+    let (wanted, there) = (scale.spec.unwrap().replicas, scale.status.unwrap());
+    assert_eq!((wanted, there.replicas), (Some(5), 5));
+    let measured = world.api::<Pod>().list(&ListParams::default().labels(&there.selector.unwrap())).await;
+    assert_eq!(measured.unwrap().items.len(), 5);
     assert_eq!(status.ring.unwrap().epoch, Some(2), "one epoch for all that joined");
     assert!(world.nodes.iter().all(|node| node.disk().epoch.unwrap().number() == 2));
 
-    clusters.patch_scale("demo", &PatchParams::default(), &scale(3)).await.unwrap();
+    clusters.patch_scale("demo", &PatchParams::default(), &to(3)).await.unwrap();
     world.converge(&operator, "demo").await;
     assert_eq!(world.members("demo").await, format!("{THREE}, demo-3 removed, demo-4 removed"));
     let status = world.status("demo").await;
@@ -133,7 +139,7 @@ async fn retained_volumes_stay_and_are_no_members_when_they_come_back() {
     // What the message says to do.
     let claims: Api<PersistentVolumeClaim> = world.api();
     claims.delete("data-demo-3", &DeleteParams::default()).await.unwrap();
-    world.api::<k8s_openapi::api::core::v1::Pod>().delete("demo-3", &DeleteParams::default()).await.unwrap();
+    world.api::<Pod>().delete("demo-3", &DeleteParams::default()).await.unwrap();
     world.converge(&operator, "demo").await;
     assert_eq!(world.members("demo").await, format!("{THREE}, demo-3 active, demo-3 removed"));
 }
@@ -167,7 +173,7 @@ async fn pod_and_claim_deleted_together_make_a_new_member() {
     let lost = world.node("demo-2").disk().node_id;
     let claims: Api<PersistentVolumeClaim> = world.api();
     claims.delete("data-demo-2", &DeleteParams::default()).await.unwrap();
-    world.api::<k8s_openapi::api::core::v1::Pod>().delete("demo-2", &DeleteParams::default()).await.unwrap();
+    world.api::<Pod>().delete("demo-2", &DeleteParams::default()).await.unwrap();
     world.controllers("demo").await;
     world.rest(&operator, "demo").await;
     assert_eq!(world.condition("demo", "Degraded").await, "True: PeersDisagree", "they have not noticed yet");

@@ -1,7 +1,7 @@
 //! Converged means quiet, and whatever a hand did is put right.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
@@ -73,6 +73,47 @@ async fn hand_edits_are_repaired() {
     assert_eq!(policy.spec.unwrap().ingress.unwrap().len(), 2);
     let budget: PodDisruptionBudget = world.get("demo").await.unwrap();
     assert_eq!(serde_json::to_value(budget.spec.unwrap().max_unavailable).unwrap(), 1);
+}
+
+/// `kubectl scale statefulset demo` takes pods, and no disk: the same members are back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_that_a_hand_made_smaller_gets_its_pods_and_disks_back() {
+    let mut world = World::new().await;
+    let operator = operator().await;
+    world.ready(&operator, "demo").await;
+    let disks = |world: &World| world.nodes.iter().map(|node| node.disk().node_id).collect::<Vec<_>>();
+    let before = (world.epoch("demo").await, disks(&world));
+    let edit = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    world.api::<StatefulSet>().patch("demo", &PatchParams::default(), &edit).await.unwrap();
+    world.controllers("demo").await;
+    assert_eq!(world.nodes.len(), 1);
+    world.converge(&operator, "demo").await;
+    assert_eq!(world.status("demo").await.phase, Some(Phase::Ready));
+    assert_eq!((world.epoch("demo").await, disks(&world)), before);
+}
+
+/// A ring that somebody put back from a backup: the nodes know a newer one, and nothing follows from the older.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_that_a_hand_put_back_decides_nothing() {
+    let mut world = World::new().await;
+    let operator = operator().await;
+    world.ready(&operator, "demo").await;
+    let rings = world.api::<ConfigMap>();
+    let backup = rings.get("demo-ring").await.unwrap().data;
+    world.change("demo", json!({"nodes": 4})).await;
+    world.converge(&operator, "demo").await;
+    let newest = rings.get("demo-ring").await.unwrap().data;
+    let put = |data| Patch::Merge(json!({"data": data}));
+    rings.patch("demo-ring", &PatchParams::default(), &put(backup)).await.unwrap();
+    world.change("demo", json!({"nodes": 5})).await;
+    world.converge(&operator, "demo").await;
+    assert_eq!(world.condition("demo", "Degraded").await, "True: EpochConflict");
+    assert_eq!(world.epoch("demo").await.unwrap().number(), 1, "nothing is committed");
+    assert!(world.nodes[..4].iter().all(|node| node.disk().epoch.unwrap().number() == 2));
+    rings.patch("demo-ring", &PatchParams::default(), &put(newest)).await.unwrap();
+    world.converge(&operator, "demo").await;
+    assert_eq!(world.status("demo").await.phase, Some(Phase::Ready));
+    assert_eq!(world.epoch("demo").await.unwrap().number(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

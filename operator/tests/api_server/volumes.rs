@@ -7,8 +7,10 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use quorate_operator::controller::reconcile;
 use quorate_operator::crd::Phase;
+use quorate_operator::plan::Action;
 use serde_json::json;
 
+use crate::incarnations::{applier, plan};
 use crate::world::{Operator, World, operator, operator_as};
 
 /// Passes that volumes may need, with a new operator after each write.
@@ -160,4 +162,25 @@ async fn whenever_it_dies_while_volumes_grow_the_next_one_carries_on() {
         }
     }
     panic!("more than {PASSES_MAX} writes");
+}
+
+/// INV-UID: what was decided about another incarnation is not done to this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_again_is_neither_grown_nor_deleted() {
+    let mut world = World::new().await;
+    let operator = operator().await;
+    world.with_volumes(&operator, true).await;
+    let actions = [
+        Action::GrowClaim { name: "data-demo-1".to_owned(), uid: "old".to_owned(), size: "20Gi".to_owned() },
+        Action::OrphanPods { name: "demo".to_owned(), uid: "old".to_owned() },
+    ];
+    for action in actions {
+        let (mut late, observed) = plan(&world, &operator).await;
+        late.actions = vec![action];
+        let done = applier(&operator).apply(&late, &observed).await.1;
+        assert!(done.is_err(), "{:?}", late.actions);
+    }
+    assert_eq!(world.sizes().await, ("10Gi".to_owned(), vec!["10Gi".to_owned(); 3]));
+    let set: StatefulSet = world.get("demo").await.unwrap();
+    assert_eq!(set.metadata.deletion_timestamp, None);
 }

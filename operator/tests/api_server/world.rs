@@ -35,8 +35,8 @@ use crate::fake_node::{Budget, Disk, FakeNode, Gate};
 /// Passes that a cluster may need to come to rest.
 const PASSES_MAX: usize = 20;
 /// Looks that a condition of the API server itself may need.
-const LOOKS_MAX: usize = 600;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+pub(crate) const LOOKS_MAX: usize = 600;
+pub(crate) const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Of the 64 of a block; the first and the last are none.
 const ADDRESSES_A_BLOCK: u16 = 62;
@@ -59,6 +59,7 @@ pub(crate) struct World {
 pub(crate) struct Operator {
     pub(crate) context: Context,
     pub(crate) client: Client,
+    pub(crate) metrics: Metrics,
     writes: Arc<Mutex<Vec<String>>>,
     pub(crate) budget: Budget,
 }
@@ -88,12 +89,17 @@ fn next_block() -> u16 {
     block
 }
 
-async fn config() -> Config {
+pub(crate) async fn config() -> Config {
     let path = std::env::var("QUORATE_TEST_KUBECONFIG").expect(
         "QUORATE_TEST_KUBECONFIG names the kubeconfig of a running API server; cargo xtask test sets it",
     );
     let kubeconfig = Kubeconfig::read_from(path).unwrap();
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
+}
+
+/// What every operator of these tests was configured with.
+pub(crate) fn settings() -> Settings {
+    Settings { node_image: "quorate/node:test".to_owned(), operator_namespace: Some("default".to_owned()) }
 }
 
 /// An operator with every right.
@@ -108,7 +114,8 @@ pub(crate) async fn operator_as(user: &str) -> Operator {
     operator_with(config)
 }
 
-fn operator_with(config: Config) -> Operator {
+/// An operator with a configuration of its own.
+pub(crate) fn operator_with(config: Config) -> Operator {
     let writes: Arc<Mutex<Vec<String>>> = Arc::default();
     let budget = Arc::new(AtomicI64::new(i64::MAX));
     let (log, left) = (Arc::clone(&writes), Arc::clone(&budget));
@@ -122,12 +129,9 @@ fn operator_with(config: Config) -> Operator {
         Ok(request)
     });
     let client = ClientBuilder::try_from(config).unwrap().with_layer(&tap).build();
-    let settings = Settings {
-        node_image: "quorate/node:test".to_owned(),
-        operator_namespace: Some("default".to_owned()),
-    };
-    let context = Context::new(client.clone(), settings, Metrics::new().unwrap(), Some("test".to_owned()));
-    Operator { context, client, writes, budget }
+    let metrics = Metrics::new().unwrap();
+    let context = Context::new(client.clone(), settings(), metrics.clone(), Some("test".to_owned()));
+    Operator { context, client, metrics, writes, budget }
 }
 
 /// Looks until something is there.
