@@ -61,6 +61,8 @@ pub(crate) struct Ring {
     planned: u64,
     /// Partitions that are not owned here any more, and of which something is still held.
     pub(crate) leaving: BTreeSet<Partition>,
+    /// Whether this node has said something of itself that nobody was told: whoever is asked next asks back.
+    untold: bool,
     ask_at: Option<Duration>,
     ask_after: Duration,
     /// Content that had moved when the newest epoch came.
@@ -84,6 +86,7 @@ impl Ring {
             asked_era: era,
             planned: 0,
             leaving: BTreeSet::new(),
+            untold: false,
             ask_at: None,
             ask_after: ASK_MIN,
             moved_before: 0,
@@ -355,8 +358,9 @@ impl<S: Storage> Replica<S> {
                 ticket.into_iter().for_each(|ticket| self.tell_adopted(ticket, Ok(mark)));
             }
             None => {
-                if let Some(state) = &mut self.ring.state {
-                    state.install(marks);
+                if self.ring.state.as_mut().is_some_and(|state| state.install(marks)) {
+                    self.ring.untold = true;
+                    self.ask_soon();
                 }
             }
         }
@@ -534,6 +538,9 @@ impl<S: Storage> Replica<S> {
             None => Response::Refused(Refusal::NoEpoch),
         };
         self.respond(from, request, response);
+        if self.ring.state().is_some_and(|state| state.is_behind(known)) {
+            self.ask_progress(from);
+        }
     }
 
     pub(crate) fn progress_told(&mut self, from: NodeId, ending: Ending) {
@@ -554,7 +561,9 @@ impl<S: Storage> Replica<S> {
 
     fn ask_soon(&mut self) {
         self.ring.ask_after = ASK_MIN;
-        self.set_ask_timer();
+        if self.ring.ask_at.is_none_or(|at| at > self.now.mono + ASK_MIN) {
+            self.set_ask_timer();
+        }
     }
 
     fn set_ask_timer(&mut self) {
@@ -570,7 +579,7 @@ impl<S: Storage> Replica<S> {
         self.ring.ask_at = None;
         let Some(state) = self.ring.state() else { return };
         let (epoch, done) = (state.newest().clone(), state.all_settled());
-        if !done {
+        if std::mem::take(&mut self.ring.untold) || !done {
             let others = epoch.members().iter().map(|member| member.id);
             let others: Vec<NodeId> =
                 others.filter(|id| *id != self.id() && takes_part(&epoch, *id) && self.is_up(*id)).collect();

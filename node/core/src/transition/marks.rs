@@ -39,7 +39,9 @@ pub struct Known {
     pub node: NodeId,
     /// The epoch.
     pub epoch: u64,
-    /// Of what was said. How much was said would not do: a disk that went back in time says as much again, and other things.
+    /// How much was said: more and more.
+    pub count: u32,
+    /// Of what was said: a disk that went back in time may say as much again, and other things.
     pub digest: u64,
 }
 
@@ -47,6 +49,11 @@ impl Known {
     /// Whether it may know something that another does not.
     pub fn is_news_to(&self, other: &Self) -> bool {
         self.epoch > other.epoch || (self.epoch == other.epoch && self.digest != other.digest)
+    }
+
+    /// Whether it knows more than another does.
+    pub fn is_ahead_of(&self, other: &Self) -> bool {
+        (self.epoch, self.count) > (other.epoch, other.count)
     }
 }
 
@@ -125,7 +132,7 @@ impl Marks {
 
     /// How far they are.
     pub fn known(&self, node: NodeId) -> Known {
-        Known { node, epoch: self.epoch, digest: self.digest() }
+        Known { node, epoch: self.epoch, count: self.count(), digest: self.digest() }
     }
 
     fn digest(&self) -> u64 {

@@ -223,6 +223,13 @@ impl Transition {
         self.marks.iter().map(|(id, marks)| marks.known(*id)).collect()
     }
 
+    /// Whether somebody who knows so much knows more of another node than is known here.
+    pub fn is_behind(&self, known: &[Known]) -> bool {
+        known.iter().filter(|known| known.node != self.us && self.matters(known.node)).any(|known| {
+            self.marks.get(&known.node).is_none_or(|marks| known.is_ahead_of(&marks.known(known.node)))
+        })
+    }
+
     /// What somebody lacks who knows so much: of at most [`MARKS_TOLD_MAX`] members.
     pub fn news_for(&self, known: &[Known]) -> Vec<(NodeId, Marks)> {
         let known: BTreeMap<NodeId, &Known> = known.iter().map(|known| (known.node, known)).collect();
@@ -385,13 +392,13 @@ impl Transition {
         (marks != *self.ours()).then_some(marks)
     }
 
-    /// These marks of this node are on its disk.
-    pub fn install(&mut self, marks: Marks) {
-        if let Some(ours) = self.marks.get_mut(&self.us)
-            && ours.merge(&marks)
-        {
+    /// These marks of this node are on its disk. Whether they say anything new.
+    pub fn install(&mut self, marks: Marks) -> bool {
+        let news = self.marks.get_mut(&self.us).is_some_and(|ours| ours.merge(&marks));
+        if news {
             self.look();
         }
+        news
     }
 
     /// Drops the epochs that are retired for every partition, and whose reads are over. Whether there were any.
