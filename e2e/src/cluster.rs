@@ -42,12 +42,15 @@ const CONTROL_PLANE: &[&str] =
 pub struct Cluster {
     layout: Layout,
     tools: Tools,
+    /// Where etcd serves the API server.
+    etcd: u16,
 }
 
 /// What is written down when a start is complete.
 #[derive(Debug, Serialize, Deserialize)]
 struct Facts {
     tools: Tools,
+    etcd: u16,
 }
 
 impl Cluster {
@@ -113,6 +116,31 @@ impl Cluster {
         self.route_services()
     }
 
+    /// Throws away what is on a node's disks: it is no use to start it again for what was there.
+    ///
+    /// # Errors
+    /// When a folder cannot be removed.
+    pub fn wipe_volumes(&self, name: &str) -> Result<(), Error> {
+        volumes::wipe_all(&self.layout, &Node::named(name)?)
+    }
+
+    /// Ends the API server. It stays away until [`Cluster::start_api_server`].
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_api_server(&self) -> Result<(), Error> {
+        Process::recorded(&self.layout.pid("apiserver"))?.map_or(Ok(()), Process::stop)
+    }
+
+    /// Starts the API server that was ended, on what etcd holds.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn start_api_server(&self) -> Result<(), Error> {
+        let program = self.tools.kubernetes_program();
+        control_plane(&program, &self.layout).start_api_server(self.etcd, || Ok(()))
+    }
+
     /// Imports an image archive into every node that runs.
     ///
     /// # Errors
@@ -130,14 +158,14 @@ impl Cluster {
         let facts: Facts = serde_json::from_str(&text).doing(|| format!("reading {}", facts.display()))?;
         let healthy =
             first_dead(layout).is_none() && is_ready(&facts.tools.kubernetes_program(), &layout.kubeconfig());
-        Ok(healthy.then(|| Self { layout: layout.clone(), tools: facts.tools }))
+        Ok(healthy.then(|| Self { layout: layout.clone(), tools: facts.tools, etcd: facts.etcd }))
     }
 
     fn create(layout: Layout, harness: &Path, progress: &Progress) -> Result<Self, Error> {
         let tools = Tools::provide(&Cache::of_user()?, progress)?;
         fs::create_dir_all(layout.root()).doing(|| format!("making {}", layout.root().display()))?;
-        let cluster = Self { layout, tools };
         progress.step(&format!("starting Kubernetes {}: network and control plane", kubernetes::version()));
+        let mut cluster = Self { layout, tools, etcd: 0 };
         cluster.start_control_plane()?;
         progress.step("starting 3 nodes in 3 zones");
         cluster.start_missing_nodes()?;
@@ -149,22 +177,16 @@ impl Cluster {
         Ok(cluster)
     }
 
-    fn start_control_plane(&self) -> Result<(), Error> {
+    fn start_control_plane(&mut self) -> Result<(), Error> {
         let journal = Journal::new(self.layout.journal());
         network::make_switch(&journal)?;
         NODES.iter().try_for_each(|node| network::make_node(&journal, node, &NODES))?;
         let program = self.tools.kubernetes_program();
-        let control_plane = ControlPlane {
-            program: &program,
-            layout: &self.layout,
-            api: SocketAddr::from((network::HOST, API_PORT)),
-            extent: Extent::Cluster,
-            lifetime: Lifetime::Detached,
-        };
+        let control_plane = control_plane(&program, &self.layout);
         let authority = control_plane.make_certificates()?;
         let programs = self.tools.for_nodes(&program);
         NODES.iter().try_for_each(|node| node.prepare(&control_plane, &authority, &journal, &programs))?;
-        control_plane.start_api()?;
+        self.etcd = control_plane.start_api()?;
         control_plane.start_controllers(network::HOST.into())?;
         self.kubectl().apply(&volumes::prepare(&self.layout)?.to_string()).map(drop)
     }
@@ -182,7 +204,11 @@ impl Cluster {
         process::start(&place, Lifetime::Detached, harness, &arguments).map(drop)
     }
 
-    fn wait_for_nodes(&self) -> Result<(), Error> {
+    /// Waits until Kubernetes calls every node ready.
+    ///
+    /// # Errors
+    /// When they are not in time, or a process of the control plane ends.
+    pub fn wait_for_nodes(&self) -> Result<(), Error> {
         let kubectl = self.kubectl();
         let hint = format!("see the logs below {}", self.layout.root().join("nodes").display());
         wait_until("all nodes to be ready", NODES_READY_SECONDS_MAX, &hint, || {
@@ -195,7 +221,8 @@ impl Cluster {
 
     fn write_facts(&self) -> Result<(), Error> {
         let doing = || format!("writing {}", self.layout.facts().display());
-        let text = serde_json::to_string(&Facts { tools: self.tools.clone() }).doing(doing)?;
+        let text =
+            serde_json::to_string(&Facts { tools: self.tools.clone(), etcd: self.etcd }).doing(doing)?;
         fs::write(self.layout.facts(), text).doing(doing)
     }
 
@@ -244,6 +271,16 @@ fn remove(layout: &Layout) -> Result<(), Error> {
     // The folder above is removed when nothing else is in it.
     let _shared = layout.root().parent().map(fs::remove_dir);
     Ok(())
+}
+
+fn control_plane<'a>(program: &'a Path, layout: &'a Layout) -> ControlPlane<'a> {
+    ControlPlane {
+        program,
+        layout,
+        api: SocketAddr::from((network::HOST, API_PORT)),
+        extent: Extent::Cluster,
+        lifetime: Lifetime::Detached,
+    }
 }
 
 /// A process of the control plane that does not run.

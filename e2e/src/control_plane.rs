@@ -91,18 +91,27 @@ impl ControlPlane<'_> {
         authority.kubeconfig(&path, &format!("https://{}", self.api), subject)
     }
 
-    /// Starts etcd and the API server and waits until the latter is ready.
+    /// Starts etcd and the API server and waits until the latter is ready. Returns etcd's port for it.
     ///
     /// # Errors
     /// When one ends, or is not ready in time.
-    pub fn start_api(&self) -> Result<(), Error> {
+    pub fn start_api(&self) -> Result<u16, Error> {
         self.make_etcd_folder()?;
         let (clients, peers) = (free_port()?, free_port()?);
         let etcd = self.start("etcd", self.etcd(clients, peers))?;
-        let api_server = self.start("apiserver", self.api_server(clients))?;
+        self.start_api_server(clients, || self.still_runs("etcd", etcd))?;
+        Ok(clients)
+    }
+
+    /// Starts the API server on an etcd that runs, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready in time, and whatever `check` fails with meanwhile.
+    pub fn start_api_server(&self, etcd: u16, check: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        let api_server = self.start("apiserver", self.api_server(etcd))?;
         let hint = format!("see {}", self.layout.log("apiserver").display());
         wait_until("the API server to be ready", API_READY_SECONDS_MAX, &hint, || {
-            self.still_runs("etcd", etcd)?;
+            check()?;
             self.still_runs("apiserver", api_server)?;
             Ok(is_ready(self.program, &self.layout.kubeconfig()))
         })

@@ -31,6 +31,7 @@ pub mod target;
 pub mod tests;
 pub mod tools;
 pub mod up;
+pub mod vitals;
 pub mod volumes;
 pub mod wheel;
 

@@ -1,11 +1,15 @@
-//! Clients that write and read without pause, and remember what was acknowledged.
+//! Clients that write and read, and remember what was acknowledged.
 //!
 //! Invariant: a key is remembered only after its acknowledgement, and its value follows from the key, so
 //! that every acknowledged write can be checked afterwards, by anybody, through any node.
+//!
+//! A client asks once more where its connection broke, and never where the store answered that it will not: what was
+//! asked again and what failed are counted apart.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Runtime;
@@ -20,14 +24,22 @@ const CONCURRENT_MAX: usize = 32;
 /// How many clients write, and how many read, while something is done to the cluster.
 const CLIENTS: usize = 8;
 
-/// How long a client rests after an error.
-const ERROR_PAUSE: Duration = Duration::from_millis(20);
+/// How long a client rests between two requests: a few hundred of each kind a second are load enough, and can all be
+/// checked afterwards.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a client tries to open a connection, until it calls its request failed. Where a machine died without a
+/// word, the Service leads there until Kubernetes has noticed.
+const OPEN_TRIES_MAX: u32 = 20;
 
 /// How often a check asks again when a node answers with an error: it may be settling down.
 const CHECK_TRIES_MAX: usize = 20;
 
 /// How long a check rests between tries.
 const CHECK_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a copy may take to get where it belongs: longer than two rounds of anti-entropy.
+const COPY_SECONDS_MAX: Duration = Duration::from_secs(150);
 
 /// The one value that a key is ever given.
 pub fn value_of(key: &str) -> String {
@@ -73,25 +85,72 @@ async fn check_one(store: &Store, key: &str) -> Result<(), Error> {
     })
 }
 
+/// Checks that a node has every key itself, and waits for those that it lacks: an owner that was away when a key was
+/// written gets it soon. Returns how many it lacked at first.
+///
+/// # Errors
+/// When it lacks one for good, or does not answer.
+pub async fn check_copies(node: &Store, keys: &[String]) -> Result<usize, Error> {
+    let deadline = Instant::now() + COPY_SECONDS_MAX;
+    let mut lacking = keys_lacking(node, keys).await?;
+    let at_first = lacking.len();
+    while !lacking.is_empty() {
+        ensure(Instant::now() < deadline, || {
+            format!(
+                "{} of {} keys are not on a node that owns them, after {} s, such as {}",
+                lacking.len(),
+                keys.len(),
+                COPY_SECONDS_MAX.as_secs(),
+                lacking[0]
+            )
+        })?;
+        tokio::time::sleep(CHECK_PAUSE).await;
+        lacking = keys_lacking(node, &lacking).await?;
+    }
+    Ok(at_first)
+}
+
+async fn keys_lacking(node: &Store, keys: &[String]) -> Result<Vec<String>, Error> {
+    let one = |key: &String| {
+        let key = key.clone();
+        async move {
+            let found = node.get_from_one(&key).await?.contains(&value_of(&key));
+            Ok::<_, Error>((!found).then_some(key))
+        }
+    };
+    let found: Vec<Option<String>> =
+        stream::iter(keys.iter().map(one)).buffer_unordered(CONCURRENT_MAX).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
 /// What the clients share.
 #[derive(Debug, Default)]
 struct Tally {
     stop: AtomicBool,
     written: Mutex<Vec<String>>,
     reads: AtomicU64,
-    errors: AtomicU64,
+    unopened: AtomicU64,
+    repeated: AtomicU64,
+    failed: AtomicU64,
+    first_failure: Mutex<Option<String>>,
     lost: Mutex<Option<String>>,
 }
 
 /// How far the clients have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// Acknowledged writes.
     pub writes: u64,
     /// Reads that found what was written.
     pub reads: u64,
-    /// Requests that were refused or not answered.
-    pub errors: u64,
+    /// Connections that could not be opened: nothing was asked.
+    pub unopened: u64,
+    /// Requests that were asked once more, because their connection broke.
+    pub repeated: u64,
+    /// Requests that the store refused, or that were not answered even then.
+    pub failed: u64,
+    /// The first of these.
+    pub first_failure: Option<String>,
 }
 
 /// Clients at work.
@@ -119,78 +178,123 @@ impl Load {
 
     /// How far they have come.
     pub fn mark(&self) -> Mark {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Mark {
             writes: self.tally.written().len() as u64,
-            reads: self.tally.reads.load(Ordering::Relaxed),
-            errors: self.tally.errors.load(Ordering::Relaxed),
+            reads: count(&self.tally.reads),
+            unopened: count(&self.tally.unopened),
+            repeated: count(&self.tally.repeated),
+            failed: count(&self.tally.failed),
+            first_failure: hold(&self.tally.first_failure).clone(),
         }
     }
 
-    /// Stops them and returns every key that was acknowledged.
+    /// Stops them and returns every key that was acknowledged, and how it went.
     ///
     /// # Errors
     /// When a client read that an acknowledged write is lost.
-    pub async fn finish(self) -> Result<Vec<String>, Error> {
+    pub async fn finish(mut self) -> Result<(Vec<String>, Mark), Error> {
         self.tally.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             client.await.map_err(|panic| Error::Unexpected(format!("a client ended early: {panic}")))?;
         }
-        let lost = self.tally.lost.lock().unwrap_or_else(PoisonError::into_inner).take();
-        lost.map_or_else(|| Ok(self.tally.written().clone()), |sentence| Err(Error::Unexpected(sentence)))
+        if let Some(sentence) = hold(&self.tally.lost).take() {
+            return Err(Error::Unexpected(sentence));
+        }
+        let keys = self.tally.written().clone();
+        Ok((keys, self.mark()))
     }
 }
 
+/// A client that panicked while it held the lock left what is behind it whole: it only ever adds or sets one thing.
+fn hold<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn add_one(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 impl Tally {
-    fn written(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        // A client that panicked while it held the list left it whole: it only ever adds one key.
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    fn written(&self) -> MutexGuard<'_, Vec<String>> {
+        hold(&self.written)
     }
 
     fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
-    async fn error(&self) {
-        self.errors.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(ERROR_PAUSE).await;
+    fn failed(&self, error: &Error) {
+        add_one(&self.failed);
+        hold(&self.first_failure).get_or_insert_with(|| error.to_string());
+    }
+
+    /// Asks, and once more where the connection broke.
+    async fn ask<T, F>(&self, request: impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match self.open_and_ask(&request).await {
+            Err(Error::Http(_)) => {
+                add_one(&self.repeated);
+                self.open_and_ask(&request).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// A connection that does not open carries no request: the next one leads elsewhere.
+    async fn open_and_ask<T, F>(&self, request: &impl Fn() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut tries = 1;
+        loop {
+            match request().await {
+                Err(Error::Http(error)) if error.is_connect() && tries < OPEN_TRIES_MAX => {
+                    add_one(&self.unopened);
+                    tries += 1;
+                }
+                answer => return answer,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 }
 
-/// A key is written once: after an error nobody knows, and the next write is another key's.
+/// A key is written by one request: after a failure nobody knows, and the next write is another key's.
 async fn write_on(store: Store, tally: Arc<Tally>, prefix: String) {
     let mut number = 0_u64;
     while tally.goes_on() {
         let key = format!("{prefix}-{number}");
+        let value = value_of(&key);
         number += 1;
-        match store.put(&key, &value_of(&key)).await {
+        match tally.ask(|| store.put(&key, &value)).await {
             Ok(()) => tally.written().push(key),
-            Err(_) => tally.error().await,
+            Err(error) => tally.failed(&error),
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 async fn read_on(store: Store, tally: Arc<Tally>, client: usize) {
     let mut turn = client;
     while tally.goes_on() {
+        tokio::time::sleep(PAUSE).await;
         turn = turn.wrapping_mul(31).wrapping_add(7);
         let key = {
             let written = tally.written();
             written.get(turn % written.len().max(1)).cloned()
         };
-        let Some(key) = key else {
-            tokio::time::sleep(ERROR_PAUSE).await;
-            continue;
-        };
-        match store.get(&key).await {
-            Ok(values) if values.contains(&value_of(&key)) => {
-                tally.reads.fetch_add(1, Ordering::Relaxed);
-            }
+        let Some(key) = key else { continue };
+        match tally.ask(|| store.get(&key)).await {
+            Ok(values) if values.contains(&value_of(&key)) => add_one(&tally.reads),
             Ok(values) => {
                 let sentence = format!("{key} was acknowledged, and a read under load gave {values:?}");
-                *tally.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(sentence);
+                *hold(&tally.lost) = Some(sentence);
                 return;
             }
-            Err(_) => tally.error().await,
+            Err(error) => tally.failed(&error),
         }
     }
 }

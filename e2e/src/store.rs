@@ -50,7 +50,20 @@ impl Store {
     /// # Errors
     /// When the read is refused or cannot be understood.
     pub async fn get(&self, key: &str) -> Result<Vec<String>, Error> {
-        let request = self.client.get(format!("{}/{key}", self.url)).header("accept", "application/json");
+        self.read(key, "").await
+    }
+
+    /// The same, where one reply is enough: a node that owns the key asks itself.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_from_one(&self, key: &str) -> Result<Vec<String>, Error> {
+        self.read(key, "?r=one").await
+    }
+
+    async fn read(&self, key: &str, query: &str) -> Result<Vec<String>, Error> {
+        let request =
+            self.client.get(format!("{}/{key}{query}", self.url)).header("accept", "application/json");
         let answer = request.send().await?;
         let status = answer.status().as_u16();
         let body = answer.text().await?;

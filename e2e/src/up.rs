@@ -20,6 +20,9 @@ const DEMO: (&str, &str) = ("default", "demo");
 /// The port at which it serves clients.
 pub const HTTP_PORT: u16 = 7001;
 
+/// The port at which its nodes serve each other, and say how they are.
+pub const PEER_PORT: u16 = 5000;
+
 /// How long the store may take to answer once it is called ready.
 const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(60);
 

@@ -35,7 +35,7 @@ pub fn prepare(layout: &Layout) -> Result<Value, Error> {
     let mut items = vec![class()];
     for node in NODES {
         for number in 1..=VOLUMES_PER_NODE {
-            let name = format!("{}-disk-{number:02}", node.name());
+            let name = volume_name(&node, number);
             let folder = layout.volumes(node.name()).join(&name);
             fs::create_dir_all(&folder).doing(|| format!("making {}", folder.display()))?;
             items.push(volume(&node, &name, &folder));
@@ -84,6 +84,19 @@ async fn offer_again(volumes: &Api<PersistentVolume>, seen: &PersistentVolume) -
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => other.map(drop).map_err(Error::from),
     }
+}
+
+/// Wipes every volume of a node, whoever uses them.
+///
+/// # Errors
+/// When a folder cannot be wiped.
+pub fn wipe_all(layout: &Layout, node: &Node) -> Result<(), Error> {
+    (1..=VOLUMES_PER_NODE)
+        .try_for_each(|number| wipe(&layout.volumes(node.name()).join(volume_name(node, number))))
+}
+
+fn volume_name(node: &Node, number: usize) -> String {
+    format!("{}-disk-{number:02}", node.name())
 }
 
 /// An empty folder of the same name, without the owner and mode that a pod gave to the old one.

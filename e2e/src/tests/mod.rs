@@ -4,10 +4,12 @@
 //! it fails, what a person needs to find out why is written to a folder first.
 
 mod bad_objects;
+mod disruptions;
 mod dump;
 mod helm_3;
 mod kubernetes;
 mod namespace;
+mod operator_killed;
 mod quickstart;
 mod ring_changes;
 mod subject;
@@ -34,6 +36,8 @@ const TESTS: &[Test] = &[
     Test { name: "kubernetes", run: kubernetes::run },
     Test { name: "quickstart", run: quickstart::run },
     Test { name: "ring-changes", run: ring_changes::run },
+    Test { name: "disruptions", run: disruptions::run },
+    Test { name: "operator-killed", run: operator_killed::run },
     Test { name: "bad-objects", run: bad_objects::run },
     // Last, because it takes the operator away from everybody for a while.
     Test { name: "helm-3", run: helm_3::run },
@@ -121,6 +125,8 @@ mod names {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         check_names(&["quickstart".to_owned()]).unwrap();
         let error = check_names(&["quickstrat".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("quickstrat") && error.contains("quickstart, ring-changes"), "{error}");
+        let known = "kubernetes, quickstart, ring-changes, disruptions, operator-killed, \
+                     bad-objects, helm-3";
+        assert!(error.contains("quickstrat") && error.contains(known), "{error}");
     }
 }

@@ -134,12 +134,11 @@ fn pod_deleted_under_load(world: &World) -> Result<(), Error> {
     wait_until(&format!("{pod} to be ready again"), SECONDS_MAX, "see its log", back)?;
     product::wait_ready(&world.kubectl(), NAMESPACES[0], NAME, &world.progress)?;
     requests_go_on(&load, "after the pod is back")?;
-    let mark = load.mark();
-    let keys = world.runtime.block_on(load.finish())?;
+    let (keys, mark) = world.runtime.block_on(load.finish())?;
     every_key_everywhere(world, NAMESPACES[0], &keys)?;
     world.progress.step(&format!(
-        "a pod deleted under load: {} writes acknowledged, none lost; {} reads; {} requests refused",
-        mark.writes, mark.reads, mark.errors
+        "a pod deleted under load: {} writes acknowledged, none lost; {} reads; {} requests failed",
+        mark.writes, mark.reads, mark.failed
     ));
     Ok(())
 }

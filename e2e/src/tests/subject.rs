@@ -1,6 +1,6 @@
 //! A KVCluster under test, and the clients that work on it meanwhile.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -8,17 +8,18 @@ use super::World;
 use crate::error::{Error, ensure};
 use crate::load::{self, Load};
 use crate::product;
-use crate::run::wait_until;
+use crate::run::{run_with_input, wait_until};
 use crate::store::Store;
 use crate::target::Door;
-use crate::up::HTTP_PORT;
+use crate::up::{HTTP_PORT, PEER_PORT};
+use crate::vitals::Vitals;
 
 /// The name of every KVCluster under test.
 const NAME: &str = "demo";
 /// How many requests of the clients make "goes on".
 const PROGRESS_REQUESTS_MIN: u64 = 200;
 /// How long a step may take.
-const SECONDS_MAX: Duration = Duration::from_secs(240);
+pub(super) const SECONDS_MAX: Duration = Duration::from_secs(240);
 
 pub(super) struct Subject<'a> {
     pub(super) world: &'a World,
@@ -52,6 +53,20 @@ impl Subject<'_> {
         self.run(&["patch", "kvcluster", NAME, "--type=merge", "--patch", &patch])
     }
 
+    /// Sets the number of nodes, and waits until the ring is whole with so many, and no others.
+    pub(super) fn scale(&self, nodes: u32) -> Result<(), Error> {
+        let started = Instant::now();
+        self.run(&["scale", "kvcluster", NAME, &format!("--replicas={nodes}")])?;
+        self.until(&format!("{nodes} nodes"), |cluster| {
+            product::is_ready(cluster)
+                && cluster["status"]["readyNodes"] == nodes
+                && cluster["status"]["nodes"] == nodes
+                && cluster["status"]["ring"]["transition"].is_null()
+        })?;
+        self.expect_members(nodes)?;
+        self.until_whole(nodes, started, &format!("{nodes} nodes were asked for"))
+    }
+
     /// kubectl in its namespace.
     pub(super) fn run(&self, arguments: &[&str]) -> Result<(), Error> {
         self.world.kubectl().run(&[&["--namespace", self.namespace], arguments].concat()).map(drop)
@@ -63,6 +78,19 @@ impl Subject<'_> {
 
     pub(super) fn cluster(&self) -> Result<Value, Error> {
         self.read(&format!("kvcluster/{NAME}"))
+    }
+
+    /// Asks to evict a pod, as a drain of its machine does.
+    pub(super) fn evict(&self, pod: &str) -> Result<(), Error> {
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": self.namespace},
+        });
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}/eviction", self.namespace);
+        let kubectl = self.world.kubectl();
+        run_with_input(&mut kubectl.command(&["create", "--raw", &path, "-f", "-"]), &eviction.to_string())
+            .map(drop)
     }
 
     /// Waits for something to be true of the KVCluster.
@@ -89,26 +117,68 @@ impl Subject<'_> {
         })
     }
 
-    /// Stops the clients, checks every write that was acknowledged through each node, and tells how it went.
+    /// Starts clients that come through the Service.
+    pub(super) fn load(&self, prefix: &str) -> Result<(Door, Load), Error> {
+        let (door, store) = self.service()?;
+        let load = Load::start(&self.world.runtime, &store, prefix);
+        self.requests_go_on(&load, "before anything is done")?;
+        Ok((door, load))
+    }
+
+    /// Waits until so many nodes are a whole ring, by what they say themselves, and tells how long that took.
+    pub(super) fn until_whole(&self, nodes: u32, since: Instant, after: &str) -> Result<(), Error> {
+        let mut lack = String::new();
+        let whole = wait_until("the ring to be whole", SECONDS_MAX, "", || {
+            lack = (0..nodes).find_map(|number| self.lack(number)).unwrap_or_default();
+            Ok(lack.is_empty())
+        });
+        whole.map_err(|error| Error::Unexpected(format!("{after}: {error}{lack}")))?;
+        self.world
+            .progress
+            .step(&format!("{after}: the ring is whole {} s later", since.elapsed().as_secs()));
+        Ok(())
+    }
+
+    fn lack(&self, number: u32) -> Option<String> {
+        let pod = format!("{NAME}-{number}");
+        let vitals = self
+            .world
+            .target
+            .door(self.namespace, &format!("pod/{pod}"), PEER_PORT)
+            .and_then(|door| self.world.runtime.block_on(Vitals::read(door.url())));
+        vitals
+            .map_or_else(|error| Some(error.to_string()), |vitals| vitals.lack())
+            .map(|lack| format!("{pod}: {lack}"))
+    }
+
+    /// Stops the clients, checks every write that was acknowledged, by a quorum through each node and then on each
+    /// replica, and tells how it went.
     pub(super) fn check(&self, load: Load, nodes: u32, what: &str) -> Result<(), Error> {
-        let mark = load.mark();
-        let keys = self.world.runtime.block_on(load.finish())?;
+        let (keys, mark) = self.world.runtime.block_on(load.finish())?;
         for number in 0..nodes {
             let door = self.world.target.door(self.namespace, &format!("pod/{NAME}-{number}"), HTTP_PORT)?;
             self.world.runtime.block_on(load::check(&Store::new(door.url())?, &keys))?;
         }
+        let mut late = 0;
+        for number in 0..nodes {
+            let door = self.world.target.door(self.namespace, &format!("pod/{NAME}-{number}"), HTTP_PORT)?;
+            late += self.world.runtime.block_on(load::check_copies(&Store::new(door.url())?, &keys))?;
+        }
         self.world.progress.step(&format!(
-            "{what}: {} writes acknowledged, none lost; {} reads; {} requests refused",
-            mark.writes, mark.reads, mark.errors
+            "{what}: {} writes acknowledged, all of them on every replica ({late} copies came late); {} reads; {} requests \
+             failed, {} repeated, {} connections not opened{}",
+            mark.writes, mark.reads, mark.failed, mark.repeated, mark.unopened,
+            mark.first_failure.as_ref().map(|first| format!("; the first failure: {first}")).unwrap_or_default(),
         ));
         Ok(())
     }
 
-    /// Checks that exactly these members are in the ring, by name.
-    pub(super) fn expect_members(&self, expected: &[&str]) -> Result<(), Error> {
+    /// Checks that exactly so many members are in the ring, those with the lowest numbers.
+    fn expect_members(&self, nodes: u32) -> Result<(), Error> {
         let cluster = self.cluster()?;
         let members = cluster["status"]["members"].as_array().cloned().unwrap_or_default();
         let names: Vec<&str> = members.iter().filter_map(|member| member["name"].as_str()).collect();
+        let expected: Vec<String> = (0..nodes).map(|number| format!("{NAME}-{number}")).collect();
         ensure(names == expected, || format!("the members are {names:?}, not {expected:?}"))
     }
 }
