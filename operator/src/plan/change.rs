@@ -6,11 +6,13 @@
 
 use std::sync::Arc;
 
-use quorate_core::ring::{Member, MemberState, planner};
+use quorate_core::limits::MEMBERS_MAX;
+use quorate_core::ring::planner::PlanError;
+use quorate_core::ring::{EpochError, Member, MemberState, planner};
 
 use super::progress::Progress;
 use super::view::View;
-use super::{Action, Plan, Reason, RingChange, disks, failure, members, ring};
+use super::{Action, Finding, Plan, Reason, RingChange, disks, failure, members, ring};
 
 /// What may be done next.
 pub(super) enum Step {
@@ -52,13 +54,26 @@ fn take(step: Step, despite_silence: bool, view: View<'_>, progress: &Progress<'
         Step::Epoch { members, change } => {
             match planner::next(view.epoch, members, view.epoch.replication()) {
                 Ok(epoch) => ring::commit(view.object, Arc::new(epoch), change, plan),
-                Err(error) => {
-                    let number = view.epoch.number() + 1;
-                    plan.find(Reason::PlanFailed, format!("epoch {number} cannot be planned: {error}"));
-                }
+                Err(error) => plan.findings.push(unplanned(&error, view)),
             }
         }
     }
+}
+
+/// A removed member stays named, so that nobody mistakes it for a new one when it is back (INV-FENCE): each replacement
+/// takes a place for good.
+fn unplanned(error: &PlanError, view: View<'_>) -> Finding {
+    let number = view.epoch.number() + 1;
+    let PlanError::Epoch(EpochError::MemberCount { .. }) = error else {
+        let message = format!("epoch {number} cannot be planned: {error}");
+        return Finding { reason: Reason::PlanFailed, message };
+    };
+    let (named, gone) = (view.epoch.members().len(), view.epoch.members().len() - view.members().count());
+    let message = format!(
+        "the ring names {named} members, {gone} of them removed for good, and has room for {MEMBERS_MAX}: nobody joins and \
+         nobody is replaced any more. Move the data to a new KVCluster"
+    );
+    Finding { reason: Reason::TooManyMembers, message }
 }
 
 /// All members, some of them in another state.

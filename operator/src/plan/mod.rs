@@ -122,6 +122,8 @@ pub enum Reason {
     EpochConflict,
     /// The first epoch cannot be planned.
     PlanFailed,
+    /// The ring cannot name one more member: those that were removed count, too.
+    TooManyMembers,
     /// A disk of another cluster.
     WrongCluster,
     /// A disk that the ring does not name: it was replaced.
@@ -193,6 +195,7 @@ impl Reason {
             | Self::RingDisagreement
             | Self::EpochConflict
             | Self::PlanFailed
+            | Self::TooManyMembers
             | Self::WrongCluster
             | Self::UnknownDisk
             | Self::DuplicateDisk

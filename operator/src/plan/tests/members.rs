@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use quorate_admin::types::{Liveness, NodeStatus};
+use quorate_core::limits::MEMBERS_MAX;
 use quorate_core::ring::{Epoch, Member, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
 
@@ -434,4 +435,28 @@ fn a_removed_disk_that_is_wanted_again_makes_way_for_an_empty_one() {
     let (next, why) = committed(&decide(&wish, &observed)).unwrap();
     assert_eq!(why, RingChange::ScaleUp);
     assert!(states(&next).ends_with("demo-3 removed, demo-3 active"), "{}", states(&next));
+}
+
+/// Those that were removed take their places for good.
+#[test]
+fn a_ring_that_can_name_nobody_more_says_so_and_can_still_get_smaller() {
+    let mut observed = at_rest(&nodes(4));
+    let before = epoch(&observed);
+    let removed = (before.members().len()..MEMBERS_MAX).map(|number| Member {
+        id: NodeId::from_u128(0x1000 + number as u128),
+        name: format!("demo-{number}"),
+        state: MemberState::Removed,
+        ..before.members()[0].clone()
+    });
+    let members = before.members().iter().cloned().chain(removed).collect();
+    let full = Arc::new(planner::next(&before, members, before.replication()).unwrap());
+    adopt(&mut observed, &full, RingChange::Removed);
+    observed.pods.push(pod(&nodes(5), 4, None));
+    let plan = decide(&nodes(5), &observed);
+    assert_eq!(committed(&plan), None);
+    let finding =
+        plan.findings.iter().find(|finding| finding.reason == Reason::TooManyMembers).expect("said");
+    assert!(finding.message.contains("names 1000 members, 996 of them removed"), "{}", finding.message);
+    observed.pods.pop();
+    assert_eq!(committed(&decide(&nodes(3), &observed)).expect("smaller").1, RingChange::ScaleDown);
 }
