@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     partitions_unretired: IntGauge,
     partitions_syncing: IntGauge,
     partitions_leaving: IntGauge,
+    ring_change_remaining: IntGauge,
     ready: IntGauge,
     partitions: IntGauge,
     partitions_at_quorum: IntGauge,
@@ -198,6 +199,10 @@ impl Metrics {
                 "quorate_partitions_leaving",
                 "Partitions that this node lost and keeps until their new owners are proven to have them.",
             ),
+            ring_change_remaining: gauge(
+                "quorate_ring_change_remaining_seconds",
+                "How long the partitions that this node gains will take, if they come like those before.",
+            ),
             ready: gauge("quorate_ready", "Whether the ring serves through this node."),
             partitions: gauge("quorate_partitions", "Partitions of the ring."),
             partitions_at_quorum: gauge(
@@ -291,6 +296,8 @@ impl Metrics {
         self.partitions_unretired.set(status.ring.unretired as i64);
         self.partitions_syncing.set(status.ring.syncing as i64);
         self.partitions_leaving.set(status.ring.leaving as i64);
+        let remaining = status.ring.remaining.unwrap_or_default();
+        self.ring_change_remaining.set(i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX));
         self.partitions.set(health.partitions.into());
         self.partitions_at_quorum.set(health.partitions_at_quorum.into());
         self.partitions_in_full.set(health.partitions_in_full.into());

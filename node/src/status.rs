@@ -172,6 +172,8 @@ impl Node {
             keys_leaving: status.ring.keys_leaving,
             hints_owed: status.owed.values().map(|owed| owed.hints).sum(),
             moved_bytes: status.ring.moved_bytes,
+            moved_bytes_per_second: status.ring.moved_bytes_per_second,
+            remaining_seconds: status.ring.remaining.map(|remaining| remaining.as_secs()),
             waiting_for: status.ring.waiting_for.iter().copied().collect(),
         }
     }

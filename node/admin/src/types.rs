@@ -138,6 +138,13 @@ pub struct Transition {
     pub hints_owed: u64,
     /// Bytes of content that came and went for the background since the newest epoch was adopted.
     pub moved_bytes: u64,
+    /// The same, a second: the mean since then.
+    #[serde(default)]
+    pub moved_bytes_per_second: u64,
+    /// How long the partitions that this node gains will take, if they come like those before; none when there are none, or
+    /// none has come yet.
+    #[serde(default)]
+    pub remaining_seconds: Option<u64>,
     /// Members whose data somebody waits for: they gain partitions and have not synced all of them.
     pub waiting_for: Vec<NodeId>,
 }

@@ -235,6 +235,10 @@ pub struct RingStatus {
     pub keys_leaving: u64,
     /// Bytes of content that came and went since the newest epoch came.
     pub moved_bytes: u64,
+    /// The same, a second.
+    pub moved_bytes_per_second: u64,
+    /// How long the partitions that it gains will take, about; none when there are none, or none has come yet.
+    pub remaining: Option<Duration>,
     /// Members that gain partitions and have not synced all of them.
     pub waiting_for: BTreeSet<NodeId>,
     /// Whether every member says that it holds nothing but what it owns.

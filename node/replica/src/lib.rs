@@ -25,6 +25,7 @@ mod hints;
 mod interface;
 mod leave;
 mod once;
+mod pace;
 mod read;
 mod repair;
 mod replica;

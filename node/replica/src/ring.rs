@@ -17,6 +17,7 @@ use quorate_wire::peer::{Refusal, Request, Response};
 
 use crate::calls::{Ending, Purpose};
 use crate::interface::{AdoptError, Effect, Kept, Record, RingStatus};
+use crate::pace::Pace;
 use crate::replica::Replica;
 use crate::serve::MergeFor;
 use crate::storage::Storage;
@@ -65,8 +66,7 @@ pub(crate) struct Ring {
     untold: bool,
     ask_at: Option<Duration>,
     ask_after: Duration,
-    /// Content that had moved when the newest epoch came.
-    moved_before: u64,
+    pace: Pace,
 }
 
 impl Ring {
@@ -89,7 +89,7 @@ impl Ring {
             untold: false,
             ask_at: None,
             ask_after: ASK_MIN,
-            moved_before: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -389,7 +389,7 @@ impl<S: Storage> Replica<S> {
     /// What follows from the epochs that were just read or adopted.
     pub(crate) fn epoch_changed(&mut self) {
         self.ring.fallbacks.clear();
-        self.ring.moved_before = self.stats.exchange_bytes_in + self.stats.exchange_bytes_out;
+        self.ring.pace = Pace::begin(self.now.mono, self.syncing_count(), self.moved_bytes());
         self.forget_removed();
         self.begin_claim();
         self.end_rounds();
@@ -607,21 +607,33 @@ impl<S: Storage> Replica<S> {
     /// How far a change of the ring is.
     pub fn ring_status(&self) -> Option<RingStatus> {
         let state = self.ring.state()?;
-        let partitions = || state.newest().partitions().iter();
+        let (now, pace, syncing) = (self.now.mono, &self.ring.pace, self.syncing_count());
         let leaving = self.ring.leaving.iter();
         let keys_leaving = leaving.map(|p| self.storage.access().partition_usage(*p).keys).sum();
-        let moved = self.stats.exchange_bytes_in + self.stats.exchange_bytes_out;
         Some(RingStatus {
             oldest: state.chain().oldest().number(),
             newest: state.newest().number(),
             unretired: state.unretired_count(),
-            syncing: partitions().filter(|partition| state.is_syncing(*partition)).count(),
+            syncing,
             leaving: self.ring.leaving.len(),
             keys_leaving,
-            moved_bytes: moved.saturating_sub(self.ring.moved_before),
+            moved_bytes: pace.moved(self.moved_bytes()),
+            moved_bytes_per_second: pace.rate(now, self.moved_bytes()),
+            remaining: pace.remaining(now, syncing).filter(|_| syncing > 0),
             waiting_for: state.waiting_for(),
             settled: state.all_settled(),
         })
+    }
+
+    fn syncing_count(&self) -> usize {
+        let syncing = |state: &Transition| {
+            state.newest().partitions().iter().filter(|partition| state.is_syncing(*partition)).count()
+        };
+        self.ring.state().map_or(0, syncing)
+    }
+
+    fn moved_bytes(&self) -> u64 {
+        self.stats.exchange_bytes_in + self.stats.exchange_bytes_out
     }
 
     /// The ring, as this node knows it: for the simulator's checkers.

@@ -1,6 +1,9 @@
 //! `INV-AMNESIA`: no dot is ever made twice (see [`History::observe`]), and a disk that went back in time, which a
 //! majority of the ring can know, never serves.
 
+use quorate_core::antientropy::Items;
+use quorate_core::antientropy::Reply::Fetched;
+use quorate_core::antientropy::Request::Push;
 use quorate_core::ring::Epoch;
 use quorate_wire::peer::{Frame, Request, Response};
 
@@ -31,6 +34,16 @@ pub(crate) fn message(history: &mut History, frame: &Frame) -> Verdict {
         }
         Frame::Request { request: Request::Hint { key, set, .. }, .. } => history.observe(key_of(key), set),
         Frame::Response { response: Response::Stored(set), .. } => history.observe(None, set),
+        Frame::Request { request: Request::Exchange { request: Push { items, .. }, .. }, .. } => {
+            parcel(history, items)
+        }
+        Frame::Response { response: Response::Exchanged(Fetched(fetched)), .. } => {
+            parcel(history, &fetched.items)
+        }
         _ => Ok(()),
     }
+}
+
+fn parcel(history: &mut History, items: &Items) -> Verdict {
+    items.items.iter().try_for_each(|item| history.observe(key_of(&item.key), &item.set))
 }
