@@ -22,6 +22,7 @@ pub(crate) struct Losses {
 impl Losses {
     pub(crate) fn add(&mut self, node: NodeId) {
         self.ever.insert(node);
+        self.made_good.remove(&node);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
