@@ -116,6 +116,22 @@ impl Cluster {
         self.route_services()
     }
 
+    /// Starts a node whose Node object was deleted, and waits until it is ready. A kubelet that finds none waits minutes
+    /// for what it makes itself; the second one finds it.
+    ///
+    /// # Errors
+    /// When it does not start, or is not ready in time.
+    pub fn start_node_anew(&self, name: &str) -> Result<(), Error> {
+        self.start_node(name)?;
+        let kubectl = self.kubectl();
+        wait_until(&format!("{name} to register"), NODES_READY_SECONDS_MAX, "see its kubelet's log", || {
+            Ok(kubectl.get(&["node", name]).is_ok())
+        })?;
+        self.kill_node(name)?;
+        self.start_node(name)?;
+        self.wait_for_nodes()
+    }
+
     /// Throws away what is on a node's disks: it is no use to start it again for what was there.
     ///
     /// # Errors
@@ -204,11 +220,7 @@ impl Cluster {
         process::start(&place, Lifetime::Detached, harness, &arguments).map(drop)
     }
 
-    /// Waits until Kubernetes calls every node ready.
-    ///
-    /// # Errors
-    /// When they are not in time, or a process of the control plane ends.
-    pub fn wait_for_nodes(&self) -> Result<(), Error> {
+    fn wait_for_nodes(&self) -> Result<(), Error> {
         let kubectl = self.kubectl();
         let hint = format!("see the logs below {}", self.layout.root().join("nodes").display());
         wait_until("all nodes to be ready", NODES_READY_SECONDS_MAX, &hint, || {

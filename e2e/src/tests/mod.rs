@@ -9,9 +9,11 @@ mod dump;
 mod helm_3;
 mod kubernetes;
 mod namespace;
+mod node_lost;
 mod operator_killed;
 mod quickstart;
 mod ring_changes;
+mod rolling_change;
 mod subject;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,7 +39,9 @@ const TESTS: &[Test] = &[
     Test { name: "quickstart", run: quickstart::run },
     Test { name: "ring-changes", run: ring_changes::run },
     Test { name: "disruptions", run: disruptions::run },
+    Test { name: "rolling-change", run: rolling_change::run },
     Test { name: "operator-killed", run: operator_killed::run },
+    Test { name: "node-lost", run: node_lost::run },
     Test { name: "bad-objects", run: bad_objects::run },
     // Last, because it takes the operator away from everybody for a while.
     Test { name: "helm-3", run: helm_3::run },
@@ -125,7 +129,7 @@ mod names {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         check_names(&["quickstart".to_owned()]).unwrap();
         let error = check_names(&["quickstrat".to_owned()]).unwrap_err().to_string();
-        let known = "kubernetes, quickstart, ring-changes, disruptions, operator-killed, \
+        let known = "kubernetes, quickstart, ring-changes, disruptions, rolling-change, operator-killed, node-lost, \
                      bad-objects, helm-3";
         assert!(error.contains("quickstrat") && error.contains(known), "{error}");
     }
