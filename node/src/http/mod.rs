@@ -15,18 +15,20 @@ mod parameters;
 mod siblings;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::BytesMut;
 use futures::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
 use quorate_core::causality::{Context, Expiry, Policy};
 use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
@@ -83,11 +85,23 @@ struct Api {
 pub(crate) fn router(node: Arc<Node>) -> Router {
     let requests = Semaphore::new(REQUESTS_MAX);
     let (bodies, answers) = (Room::new(BODIES_BYTES_MAX), Room::new(ANSWERS_BYTES_MAX));
-    let api = Api { node, requests, bodies, answers };
+    let api = Api { node: node.clone(), requests, bodies, answers };
     Router::new()
         .route("/v1/kv/{*key}", any(key_value))
         .fallback(|| async { HttpError::NotFound })
         .with_state(Arc::new(api))
+        .layer(middleware::from_fn_with_state(node, say_goodbye))
+}
+
+/// While the node stops, each answer says that it was the last one of its connection. Otherwise a client that keeps its
+/// connections would be cut off in the middle of a request at the end. (HTTP/2 has a word of its own for that.)
+async fn say_goodbye(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let is_http1 = request.version() <= Version::HTTP_11;
+    let mut response = next.run(request).await;
+    if is_http1 && node.stopping.load(Ordering::Relaxed) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn key_value(State(api): State<Arc<Api>>, request: Request) -> Response {

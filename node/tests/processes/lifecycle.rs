@@ -1,7 +1,9 @@
 //! Start, stop, join, leave, and the ring that `dev` makes.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use quorate_admin::types::Liveness;
 use reqwest::StatusCode;
@@ -27,6 +29,38 @@ async fn a_graceful_stop_loses_nothing_and_tells_the_peers() {
     for through in 0..3 {
         verify(&cluster, through, &written).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_closes_kept_connections_after_an_answer_that_says_so() {
+    let mut cluster = TestCluster::start(Setup::default()).await;
+    let node = &mut cluster.nodes[2];
+    node.kill();
+    node.set_flag("--drain-linger", "10m");
+    node.start();
+    cluster.whole().await;
+    let node = &cluster.nodes[2];
+    let mut connection = BufReader::new(TcpStream::connect((node.host.as_str(), 7001)).unwrap());
+    connection.get_ref().set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(!get_says_close(&mut connection), "a node that goes on keeps its connections");
+    node.terminate();
+    let deadline = Instant::now() + DEADLINE;
+    while !get_says_close(&mut connection) {
+        assert!(Instant::now() < deadline, "the node never says goodbye");
+    }
+    assert_eq!(connection.read(&mut [0]).unwrap(), 0, "and then it closes");
+    let mut another = BufReader::new(TcpStream::connect((node.host.as_str(), 7001)).unwrap());
+    another.get_ref().set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(get_says_close(&mut another), "who has not heard yet is still served, once");
+}
+
+/// Asks for a key that is not there. Whether the answer is the connection's last.
+fn get_says_close(connection: &mut BufReader<TcpStream>) -> bool {
+    connection.get_mut().write_all(b"HEAD /v1/kv/nothing HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    let lines = connection.by_ref().lines().map(|line| line.unwrap().to_ascii_lowercase());
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(head[0].contains(" 404 "), "{head:?}");
+    head.iter().any(|line| line == "connection: close")
 }
 
 #[tokio::test(flavor = "multi_thread")]
