@@ -52,6 +52,11 @@ impl Bits {
         self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= other);
     }
 
+    /// Leaves what is not in another set.
+    pub fn subtract(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(word, other)| *word &= !other);
+    }
+
     /// Adds all of another set.
     pub fn merge(&mut self, other: &Self) {
         if self.0.len() < other.0.len() {

@@ -25,7 +25,7 @@ pub struct Marks {
     partitions: u16,
     /// Where it has every write that older epochs acknowledged.
     pub synced: Bits,
-    /// By epoch, the oldest first: where it refuses reads routed by less.
+    /// By epoch, the oldest first: where it refuses reads routed by less, and by no later one.
     #[serde(deserialize_with = "bounded::list::<_, _, LIVE_MAX>")]
     reading: Vec<(u64, Bits)>,
     /// Where it holds nothing that it does not own.
@@ -40,7 +40,7 @@ pub struct Known {
     /// The epoch.
     pub epoch: u64,
     /// How much was said: more and more.
-    pub count: u32,
+    pub count: u64,
     /// Of what was said: a disk that went back in time may say as much again, and other things.
     pub digest: u64,
 }
@@ -77,11 +77,23 @@ impl Marks {
         if epoch > self.epoch || self.reads_from(partition) >= epoch {
             return;
         }
-        let at = self.reading.partition_point(|(before, _)| *before < epoch);
-        if self.reading.get(at).is_none_or(|(found, _)| *found != epoch) {
-            self.reading.insert(at, (epoch, Bits::default()));
+        let mut bits = Bits::default();
+        bits.insert(partition);
+        self.add_reading(&[(epoch, bits)]);
+    }
+
+    fn add_reading(&mut self, more: &[(u64, Bits)]) {
+        for (epoch, bits) in more {
+            match self.reading.binary_search_by_key(epoch, |(known, _)| *known) {
+                Ok(at) => self.reading[at].1.merge(bits),
+                Err(at) => self.reading.insert(at, (*epoch, bits.clone())),
+            }
         }
-        self.reading[at].1.insert(partition);
+        let mut later = Bits::default();
+        for (_, bits) in self.reading.iter_mut().rev() {
+            bits.subtract(&later);
+            later.merge(bits);
+        }
         self.forget_old();
     }
 
@@ -94,7 +106,7 @@ impl Marks {
     /// What is refused since before any epoch that may be live says nothing.
     fn forget_old(&mut self) {
         let oldest = (self.epoch + 1).saturating_sub(LIVE_MAX as u64);
-        self.reading.retain(|(epoch, _)| *epoch >= oldest);
+        self.reading.retain(|(epoch, bits)| *epoch >= oldest && !bits.words().is_empty());
     }
 
     /// Of the ring.
@@ -111,7 +123,7 @@ impl Marks {
 
     /// Takes in what was said before or since; whether anything is new.
     pub fn merge(&mut self, other: &Self) -> bool {
-        let before = (self.epoch, self.count());
+        let before = (self.epoch, self.digest());
         if other.epoch > self.epoch {
             *self =
                 Self { synced: other.synced.clone(), clear: other.clear.clone(), ..self.next(other.epoch) };
@@ -119,15 +131,8 @@ impl Marks {
             self.synced.merge(&other.synced);
             self.clear.merge(&other.clear);
         }
-        for (epoch, bits) in &other.reading {
-            match self.reading.iter_mut().find(|(known, _)| known == epoch) {
-                Some((_, known)) => known.merge(bits),
-                None => self.reading.push((*epoch, bits.clone())),
-            }
-        }
-        self.reading.sort_by_key(|(epoch, _)| *epoch);
-        self.forget_old();
-        (self.epoch, self.count()) > before
+        self.add_reading(&other.reading);
+        (self.epoch, self.digest()) != before
     }
 
     /// How far they are.
@@ -148,8 +153,8 @@ impl Marks {
         hasher.digest()
     }
 
-    fn count(&self) -> u32 {
-        let reading: u32 = self.reading.iter().map(|(_, bits)| bits.count()).sum();
-        self.synced.count() + self.clear.count() + reading
+    fn count(&self) -> u64 {
+        let reading = self.reading.iter().map(|(epoch, bits)| epoch.saturating_mul(bits.count().into()));
+        reading.fold(u64::from(self.synced.count() + self.clear.count()), u64::saturating_add)
     }
 }
