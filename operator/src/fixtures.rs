@@ -112,6 +112,16 @@ pub(crate) fn member_view(ordinal: u16) -> MemberView {
     }
 }
 
+/// Every node that answers has talked to a disk that the ring does not know yet.
+pub(crate) fn reached(observed: &mut Observed, id: NodeId) {
+    for pod in &mut observed.pods {
+        let NodeAnswer::Answered(status) = &mut pod.node else { continue };
+        let view = MemberView { id, in_ring: false, clock_skew_ms: Some(0), ..member_view(0) };
+        status.members.members.retain(|seen| seen.id != id);
+        status.members.members.push(view);
+    }
+}
+
 /// Nothing is left to do.
 pub(crate) fn settled(epoch: Option<&Epoch>) -> Transition {
     let number = epoch.map_or(0, Epoch::number);

@@ -58,7 +58,7 @@ pub struct MemberView {
     /// How long it takes to answer, smoothed, in microseconds; absent until it was asked for data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency_micros: Option<u64>,
-    /// How far its clock is ahead of the observer's, in milliseconds; absent until it answered a probe.
+    /// How far its clock is ahead of the observer's, in milliseconds; absent until it answered a probe of the observer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew_ms: Option<i64>,
     /// When all that is shared with it was last found, or made, equal, in Unix milliseconds; absent when never.
@@ -70,6 +70,14 @@ pub struct MemberView {
     /// What they take, in bytes.
     #[serde(default)]
     pub hint_bytes_owed: u64,
+}
+
+impl MemberView {
+    /// Whether the observer has talked to it, both ways, and it is up. Up alone may be hearsay: others reach it.
+    /// (There is no latency before it is asked for data, which nobody is who is no member yet.)
+    pub fn is_reached(&self) -> bool {
+        self.liveness == Liveness::Up && self.clock_skew_ms.is_some()
+    }
 }
 
 /// The members as one node sees them, itself included.

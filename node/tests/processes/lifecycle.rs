@@ -82,6 +82,19 @@ async fn a_killed_node_is_called_down_and_up_again() {
     eventually("it is called up", || sees(&cluster, Liveness::Up)).await;
 }
 
+/// What a node must have before an epoch may name it: nothing of it waits for an epoch.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_reach_each_other_before_an_epoch_names_them() {
+    let cluster = TestCluster::without_ring(3, Setup::default());
+    for index in 0..3 {
+        eventually("it reaches both others", || async {
+            let Some(status) = cluster.status(index).await else { return false };
+            status.members.members.iter().filter(|member| member.is_reached()).count() == 2
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_without_a_ring_are_alive_but_not_ready() {
     let cluster = TestCluster::without_ring(3, Setup::default());

@@ -11,7 +11,7 @@ use super::change::{Step, with_states};
 use super::evidence::{Kubernetes, Suspect};
 use super::progress::Progress;
 use super::view::View;
-use super::{Plan, Reason, RingChange, disks, members, names as list};
+use super::{Plan, Reason, RingChange, disks, members, names as list, reach};
 use crate::build::names;
 use crate::observe::Machine;
 
@@ -175,13 +175,23 @@ fn make_way(
 ) -> Option<Step> {
     let name = &suspect.member.name;
     if let Some((pod, status)) = suspect.other {
-        return match members::newcomer(view, pod, status) {
-            Ok(comer) => Some(epoch_without(suspect.member, state, Some(comer), view)),
+        let comer = match members::newcomer(view, pod, status) {
+            Ok(comer) => comer,
             Err(finding) => {
                 plan.findings.push(finding);
-                None
+                return None;
             }
         };
+        if let [unreached, ..] = reach::unreached(view, &[(pod, status)]).as_slice() {
+            plan.find(
+                Reason::WaitingForNodes,
+                format!(
+                    "the new disk of {name} takes its place when every node that answers reaches {unreached}"
+                ),
+            );
+            return None;
+        }
+        return Some(epoch_without(suspect.member, state, Some(comer), view));
     }
     plan.find(
         Reason::NewDisk,

@@ -12,7 +12,7 @@ use quorate_core::ring::{Member, MemberState};
 use super::change::{Step, with_states};
 use super::progress::Progress;
 use super::view::View;
-use super::{Finding, Plan, Reason, RingChange, failure, names as list, ring};
+use super::{Finding, Plan, Reason, RingChange, failure, names as list, reach, ring};
 use crate::build::names;
 use crate::observe::{Observed, PodState, RingState};
 use crate::validate::ValidatedCluster;
@@ -117,7 +117,7 @@ pub(super) fn remove(view: View<'_>, progress: &Progress<'_>, plan: &mut Plan) -
     Some(Step::Epoch { members, change: RingChange::Removed })
 }
 
-/// The places that nobody has are filled, all in one epoch, when a node answers in each.
+/// The places that nobody has are filled, all in one epoch, when a node answers in each, and everybody reaches it.
 pub(super) fn join(view: View<'_>, plan: &mut Plan) -> Option<Step> {
     let place = |ordinal| names::pod(&view.cluster.name, ordinal);
     let free: Vec<String> =
@@ -146,19 +146,31 @@ pub(super) fn join(view: View<'_>, plan: &mut Plan) -> Option<Step> {
         plan.find(Reason::DuplicateDisk, message);
         return None;
     }
-    let comers: Result<Vec<Member>, Finding> =
-        comers.into_iter().map(|(pod, status)| newcomer(view, pod, status)).collect();
-    match comers {
-        Ok(comers) if comers.is_empty() => None,
-        Ok(comers) => {
-            let members = view.epoch.members().iter().cloned().chain(comers).collect();
-            Some(Step::Epoch { members, change: RingChange::ScaleUp })
-        }
+    let members: Result<Vec<Member>, Finding> =
+        comers.iter().map(|(pod, status)| newcomer(view, pod, status)).collect();
+    let members = match members {
+        Ok(members) if members.is_empty() => return None,
+        Ok(members) => members,
         Err(finding) => {
             plan.findings.push(finding);
-            None
+            return None;
         }
+    };
+    let unreached = reach::unreached(view, &comers);
+    if !unreached.is_empty() {
+        let unreached = list(unreached.iter().map(String::as_str));
+        let (free, wanted) = (free.len(), view.cluster.nodes);
+        plan.find(
+            Reason::WaitingForNodes,
+            format!(
+                "{free} of {wanted} nodes are no members yet; they join together when every node that answers reaches \
+                 {unreached}"
+            ),
+        );
+        return None;
     }
+    let members = view.epoch.members().iter().cloned().chain(members).collect();
+    Some(Step::Epoch { members, change: RingChange::ScaleUp })
 }
 
 /// The member that a pod's node can become: with an empty disk that the ring never knew.

@@ -27,6 +27,7 @@ mod members;
 mod objects;
 mod progress;
 pub(crate) mod quantity;
+mod reach;
 mod ring;
 mod rollout;
 #[cfg(test)]
@@ -70,7 +71,7 @@ pub struct Finding {
 /// Why a condition is as it is. Part of the API: documented in the reference, never renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// Pods are missing, pending or silent, and the next epoch waits for them.
+    /// Pods are missing, pending, silent or out of their peers' reach, and the next epoch waits for them.
     WaitingForNodes,
     /// The committed epoch is on its way to nodes that do not have it.
     PushingEpoch,

@@ -14,7 +14,7 @@ use quorate_admin::types::{
     ErrorBody, ErrorDetail, Health, Identity, Liveness, MemberView, Members, NodeStatus, StorageState,
     Transition,
 };
-use quorate_core::ring::{Epoch, Member, MemberState};
+use quorate_core::ring::{Epoch, MemberState};
 use quorate_core::{ClusterId, NodeId};
 use tokio::task::JoinHandle;
 
@@ -30,6 +30,8 @@ pub(crate) struct Disk {
     pub(crate) worry: fn(&mut NodeStatus),
     /// The oldest epoch that is live; 0 without one.
     pub(crate) oldest: u64,
+    /// Whose answer to a probe it got.
+    pub(crate) met: BTreeSet<NodeId>,
     /// Whom its failure detector calls down.
     pub(crate) down: BTreeSet<NodeId>,
     /// Pushes of epochs that it still answers with `busy`.
@@ -52,23 +54,25 @@ impl Disk {
         }
     }
 
-    /// How it sees the members of its epoch.
+    /// How it sees the members of its epoch, and who else it met.
     fn members(&self) -> Vec<MemberView> {
-        let members = self.epoch.iter().flat_map(|epoch| epoch.members());
-        let view = |member: &Member| MemberView {
-            id: member.id,
-            name: member.name.clone(),
-            address: member.address.clone(),
+        let members: Vec<NodeId> =
+            self.epoch.iter().flat_map(Epoch::members).map(|member| member.id).collect();
+        let known: BTreeSet<NodeId> = members.iter().chain(&self.met).copied().collect();
+        let view = |id: NodeId| MemberView {
+            id,
+            name: String::new(),
+            address: String::new(),
             zone: None,
-            liveness: if self.down.contains(&member.id) { Liveness::Down } else { Liveness::Up },
-            in_ring: true,
+            liveness: if self.down.contains(&id) { Liveness::Down } else { Liveness::Up },
+            in_ring: members.contains(&id),
             latency_micros: None,
-            clock_skew_ms: None,
+            clock_skew_ms: self.met.contains(&id).then_some(0),
             last_full_sync_unix_ms: None,
             hints_owed: 0,
             hint_bytes_owed: 0,
         };
-        members.map(view).collect()
+        known.into_iter().map(view).collect()
     }
 }
 

@@ -108,16 +108,24 @@ impl World {
             epoch: None,
             worry: |_| {},
             oldest: 0,
+            met: BTreeSet::new(),
             down: BTreeSet::new(),
             busy: 0,
         };
         let disk = self.disks.remove(&claim.uid().unwrap()).unwrap_or(new);
         let address = self.address();
         self.nodes.push(FakeNode::start(address, disk, self.gate.clone()).await);
+        self.introduce();
         self.start_pod(set, pod, ordinal, Some(address)).await;
         self.log.push(format!("made pod {pod}"));
         let number = |node: &FakeNode| node.disk().name.rsplit('-').next().unwrap().parse::<u16>().unwrap();
         self.nodes.sort_by_key(number);
+    }
+
+    /// Everybody talks to everybody who runs, as gossip has it.
+    fn introduce(&self) {
+        let all: BTreeSet<NodeId> = self.nodes.iter().map(|node| node.disk().node_id).collect();
+        self.nodes.iter().for_each(|node| node.change(|disk| disk.met.extend(&all)));
     }
 
     /// A machine with a local volume is gone for good: the pod waits for a volume that nobody can attach, and the peers

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
+use quorate_admin::types::NodeStatus;
 use quorate_operator::controller::reconcile;
 use quorate_operator::crd::{KVCluster, NodeState, Phase, VolumePolicy};
 use serde_json::json;
@@ -48,6 +49,30 @@ async fn up_by_the_scale_subresource_and_down_again() {
     world.converge(&operator, "demo").await;
     let members = world.members("demo").await;
     assert_eq!(members, format!("{THREE}, demo-3 active, demo-3 removed, demo-4 removed"));
+}
+
+/// A resolver keeps for a while that there was no such name: one member does not reach the newcomers at first.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_joins_before_every_member_reaches_them() {
+    let mut world = World::new().await;
+    let operator = operator().await;
+    world.ready(&operator, "demo").await;
+    let by_hearsay = |status: &mut NodeStatus| {
+        status.members.members.iter_mut().for_each(|seen| seen.clock_skew_ms = None);
+    };
+    world.nodes[1].change(|disk| disk.worry = by_hearsay);
+    world.change("demo", json!({"nodes": 5})).await;
+    world.converge(&operator, "demo").await;
+    assert_eq!(world.members("demo").await, THREE);
+    assert_eq!(world.nodes.len(), 5, "they run");
+    assert_eq!(world.condition("demo", "Progressing").await, "True: WaitingForNodes");
+    let conditions = world.status("demo").await.conditions;
+    let said = conditions.iter().find(|condition| condition.type_ == "Progressing").unwrap();
+    assert!(said.message.contains("demo-3 (not reachable by demo-1 yet)"), "{}", said.message);
+
+    world.nodes[1].change(|disk| disk.worry = |_| {});
+    world.converge(&operator, "demo").await;
+    assert_eq!(world.members("demo").await, FIVE);
 }
 
 /// While nodes move data the operator waits, says so once, and writes nothing more.

@@ -265,7 +265,9 @@ impl Membership {
     }
 
     /// How far a node's clock is ahead of this node's, in milliseconds; negative when it is behind. As of the
-    /// last probe that it answered, give or take half of that probe's round trip; none before.
+    /// last probe that it answered itself, give or take half of that probe's round trip; none before it did so in this
+    /// life. So one that has a skew is one that this node reached, and that reached this node: whether an epoch names it
+    /// or not.
     pub fn skew(&self, id: NodeId) -> Option<i64> {
         self.get(id)?.skew_ms
     }

@@ -99,7 +99,9 @@ impl Table {
         self.live -= usize::from(known.state.is_live());
         let flapped = known.state == State::Down && claim.state.is_live();
         let flaps = known.flaps.saturating_add(flapped.into());
-        *known = MemberView { flaps, skew_ms: known.skew_ms, ..view(claim, since) };
+        // Another life, perhaps on another machine: that one has not answered yet.
+        let skew_ms = known.skew_ms.filter(|_| same_life);
+        *known = MemberView { flaps, skew_ms, ..view(claim, since) };
         Outcome::Stands { visible: !(same_state && same_life) }
     }
 

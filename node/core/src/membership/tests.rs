@@ -151,6 +151,20 @@ fn clocks_that_are_apart_are_reported() {
     assert_eq!(lone().skew(id(1)), None);
 }
 
+/// Whoever is known by hearsay has no skew, nor has a later life of one that had.
+#[test]
+fn a_skew_is_that_of_a_life_that_answered() {
+    let mut network = Network::cluster(3, 15);
+    network.run(20 * SECOND);
+    let node = &mut network.processes[0].membership;
+    assert!(node.skew(id(1)).is_some());
+    node.absorb(claim(1, 1, 9, State::Up), 60 * SECOND, &mut dice(1));
+    assert!(node.skew(id(1)).is_some(), "a refutation is no new life");
+    node.absorb(claim(1, 2, 0, State::Up), 60 * SECOND, &mut dice(1));
+    node.absorb(claim(7, 1, 0, State::Up), 60 * SECOND, &mut dice(1));
+    assert_eq!((node.skew(id(1)), node.skew(id(7))), (None, None));
+}
+
 #[test]
 fn a_new_disk_at_an_old_address_does_not_answer_for_the_old_one() {
     let mut network = Network::cluster(5, 12);

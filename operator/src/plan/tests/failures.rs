@@ -10,7 +10,7 @@ use quorate_core::ring::{MemberState, planner};
 use super::super::*;
 use super::members::{adopt, change, committed, epoch, nodes, states};
 use super::{actions, reasons, silence};
-use crate::fixtures::{at_rest, disk, member_view, pod, says};
+use crate::fixtures::{at_rest, disk, member_view, pod, reached, says};
 use crate::observe::{Machine, NodeAnswer, Observed, Obstacle, RingState};
 
 /// The disk that comes in the place of a lost one.
@@ -37,7 +37,15 @@ fn down(observed: &mut Observed, ordinal: u16, seconds: i64) {
     seen_as(observed, ordinal, Liveness::Down);
 }
 
-/// A pod that came back with an empty disk.
+/// The node of a pod knows the new disk by hearsay only.
+fn unreached(observed: &mut Observed, ordinal: usize) {
+    says(observed, ordinal, |status| {
+        let seen = status.members.members.iter_mut().find(|seen| seen.id == NEW);
+        seen.expect("known").clock_skew_ms = None;
+    });
+}
+
+/// A pod that came back with an empty disk, which its peers reach.
 fn renewed(observed: &mut Observed, ordinal: u16) {
     let cluster = nodes(3);
     observed.pods[usize::from(ordinal)] = pod(&cluster, ordinal, None);
@@ -47,6 +55,7 @@ fn renewed(observed: &mut Observed, ordinal: u16) {
         status.members.observer = NEW;
     });
     seen_as(observed, ordinal, Liveness::Down);
+    reached(observed, NEW);
 }
 
 const LONG: i64 = 15 * 60;
@@ -61,6 +70,14 @@ fn an_empty_disk_in_the_place_of_a_lost_one_takes_it_over_in_one_epoch() {
     assert_eq!(states(&next), "demo-0 active, demo-1 removed, demo-1 active, demo-2 active");
     assert_eq!(next.member(NEW).unwrap().state, MemberState::Active);
     assert_eq!(next.member(disk(1)).unwrap().state, MemberState::Removed);
+
+    unreached(&mut observed, 2);
+    let plan = decide(&nodes(3), &observed);
+    assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![Reason::WaitingForNodes]));
+    assert_eq!(
+        plan.findings[0].message,
+        "the new disk of demo-1 takes its place when every node that answers reaches demo-1 (not reachable by demo-2 yet)"
+    );
 }
 
 #[test]
@@ -167,7 +184,8 @@ fn kubernetes_must_blame_the_machine_or_the_volume() {
 #[test]
 fn each_interlock_holds_alone() {
     type Fate = fn(&mut Observed);
-    let cases: [(Fate, Reason); 7] = [
+    let cases: [(Fate, Reason); 8] = [
+        (|seen| unreached(seen, 2), Reason::WaitingForNodes),
         (|seen| seen_as(seen, 1, Liveness::Up), Reason::PeersDisagree),
         (|seen| seen_as(seen, 1, Liveness::Suspect), Reason::PeersDisagree),
         (|seen| silence(seen, 2), Reason::QuorumAtRisk),
@@ -290,6 +308,12 @@ fn what_a_person_gives_up_passes_every_interlock_but_not_the_evidence() {
     ring.change = Some(RingChange::Replaced);
     says(&mut busy, 0, |node| node.transition.partitions_syncing = 1);
     assert_eq!(committed(&decide(&by_hand, &busy)).map(|(_, why)| why), Some(RingChange::DataLossAccepted));
+    // The new disk is of no use to nodes that do not reach it.
+    let mut apart = observed.clone();
+    unreached(&mut apart, 0);
+    let plan = decide(&by_hand, &apart);
+    assert_eq!(committed(&plan), None);
+    assert!(reasons(&plan).contains(&Reason::WaitingForNodes), "{:?}", reasons(&plan));
     // But its peers must call it down, and Kubernetes must have given it its time.
     let mut seen = observed.clone();
     seen_as(&mut seen, 1, Liveness::Up);

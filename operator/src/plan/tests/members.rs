@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quorate_admin::types::{Liveness, NodeStatus};
+use quorate_admin::types::{Liveness, MemberView, NodeStatus};
 use quorate_core::limits::MEMBERS_MAX;
 use quorate_core::ring::{Epoch, Member, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
@@ -13,7 +13,7 @@ use super::failures::seen_as;
 use super::{actions, reasons, silence};
 use crate::crd::VolumePolicy;
 use crate::fixtures::{
-    at_rest, claim, cluster_id, disk, existing, node_status, pod, says, settled, validated,
+    at_rest, claim, cluster_id, disk, existing, node_status, pod, reached, says, settled, validated,
 };
 use crate::observe::{DiskMark, Observed, RingState};
 
@@ -75,7 +75,7 @@ fn moves(observed: &mut Observed) {
     }
 }
 
-/// Five pods, three members: the new ones answer.
+/// Five pods, three members: the new ones answer, and everybody reaches them.
 fn grown() -> (ValidatedCluster, Observed) {
     let wish = nodes(5);
     let mut observed = at_rest(&nodes(3));
@@ -84,6 +84,7 @@ fn grown() -> (ValidatedCluster, Observed) {
         observed.pods.push(pod(&wish, ordinal, None));
         observed.claims.push(claim(&wish, ordinal));
     }
+    (3..5).for_each(|ordinal| reached(&mut observed, disk(ordinal)));
     (wish, observed)
 }
 
@@ -130,6 +131,58 @@ fn a_disk_that_is_not_empty_and_new_does_not_join() {
         let plan = decide(&wish, &observed);
         assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![reason]));
     }
+}
+
+/// How one node sees a newcomer, and whether that keeps all of them out.
+#[test]
+fn newcomers_join_when_every_node_that_answers_has_talked_to_them() {
+    type Sight = fn(&mut MemberView);
+    let cases: [(&str, Sight, bool); 5] = [
+        ("it answered a probe", |_| {}, true),
+        ("it is up by hearsay", |seen| seen.clock_skew_ms = None, false),
+        (
+            "the same, and was asked for data",
+            |seen| (seen.clock_skew_ms, seen.latency_micros) = (None, Some(9)),
+            false,
+        ),
+        ("it answered once", |seen| seen.liveness = Liveness::Suspect, false),
+        ("it answered once, long ago", |seen| seen.liveness = Liveness::Down, false),
+    ];
+    // A member, and another newcomer.
+    for (what, sight, joins) in cases {
+        for observer in [1, 3] {
+            let (wish, mut observed) = grown();
+            says(&mut observed, observer, |status| {
+                let seen = status.members.members.iter_mut().find(|seen| seen.id == disk(4));
+                sight(seen.expect("known"));
+            });
+            let plan = decide(&wish, &observed);
+            assert_eq!(committed(&plan).is_some(), joins, "{what}, by demo-{observer}");
+            if !joins {
+                assert_eq!(reasons(&plan), [Reason::WaitingForNodes], "{what}, by demo-{observer}");
+                let said = format!(
+                    "2 of 5 nodes are no members yet; they join together when every node that answers reaches demo-4 (not \
+                     reachable by demo-{observer} yet)"
+                );
+                assert_eq!(plan.findings[0].message, said);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_does_not_answer_is_not_asked_whom_it_reaches() {
+    let (wish, mut observed) = grown();
+    for ordinal in 0..2 {
+        says(&mut observed, ordinal, |status| status.members.members.clear());
+    }
+    let plan = decide(&wish, &observed);
+    let said = "reaches demo-3 (not reachable by demo-0 and demo-1 yet) and demo-4 (not reachable by demo-0 and demo-1 yet)";
+    assert!(plan.findings[0].message.ends_with(said), "{}", plan.findings[0].message);
+    silence(&mut observed, 1);
+    (3..5).for_each(|ordinal| reached(&mut observed, disk(ordinal)));
+    let plan = decide(&wish, &observed);
+    assert!(committed(&plan).is_some(), "{:?}", plan.findings);
 }
 
 #[test]
@@ -431,6 +484,7 @@ fn a_removed_disk_that_is_wanted_again_makes_way_for_an_empty_one() {
     observed.pods[3] = pod(&wish, 3, None);
     says(&mut observed, 3, |node| *node = node_status(&wish, 3, None));
     says(&mut observed, 3, |node| node.identity.node_id = NodeId::from_u128(0xfe));
+    reached(&mut observed, NodeId::from_u128(0xfe));
     observed.claims.pop();
     let (next, why) = committed(&decide(&wish, &observed)).unwrap();
     assert_eq!(why, RingChange::ScaleUp);
@@ -452,6 +506,7 @@ fn a_ring_that_can_name_nobody_more_says_so_and_can_still_get_smaller() {
     let full = Arc::new(planner::next(&before, members, before.replication()).unwrap());
     adopt(&mut observed, &full, RingChange::Removed);
     observed.pods.push(pod(&nodes(5), 4, None));
+    reached(&mut observed, disk(4));
     let plan = decide(&nodes(5), &observed);
     assert_eq!(committed(&plan), None);
     let finding =
