@@ -197,9 +197,12 @@ impl Transition {
         takes_part || older.iter().any(|epoch| epoch.partitions().iter().any(|p| epoch.owns(node, p)))
     }
 
-    /// Takes in what a member said about itself; whether that was news.
+    /// Takes in what a member said about itself; whether that was news. What it said of an epoch that is not known here is not
+    /// heard before that is: that reads moved on to it says that an older epoch is retired, but not that whoever gains by the
+    /// newest known here has synced.
     pub fn learn(&mut self, node: NodeId, marks: Marks) -> bool {
         if node == self.us
+            || marks.epoch > self.newest().number()
             || !self.matters(node)
             || marks.partitions() != self.newest().partitions().get() as usize
         {
@@ -499,9 +502,7 @@ impl Transition {
 
     /// Whoever is reading by an epoch makes it known that nobody reads by less.
     fn learn_floor(&mut self, partition: Partition) {
-        let newest = self.newest().number();
-        let reading = self.marks.values().map(|marks| marks.reads_from(partition));
-        let told = reading.filter(|epoch| *epoch <= newest).max().unwrap_or(0);
+        let told = self.marks.values().map(|marks| marks.reads_from(partition)).max().unwrap_or(0);
         let floor = &mut self.floors[partition.index()];
         *floor = told.max(*floor);
     }

@@ -182,6 +182,27 @@ fn a_cancelled_change_goes_back_to_those_who_have_the_data() {
     assert_eq!(state.write_sets(Partition(1)).len(), 1, "nothing changed there");
 }
 
+#[test]
+fn what_is_said_of_an_epoch_that_is_not_known_is_not_heard() {
+    let first = epoch(None, [[0, 1, 2], [0, 1, 2]], &[]);
+    let second = epoch(Some(first.mark()), [[0, 1, 3], [0, 1, 2]], &[]);
+    let mut gainer =
+        Transition::new(id(3), Chain::try_from(vec![(*first).clone(), (*second).clone()]).unwrap());
+    let mut of_third = Marks::new(3, 2);
+    of_third.read_from(Partition(0), 3);
+    for owner in [0, 1, 2] {
+        assert!(!gainer.learn(id(owner), of_third.clone()));
+    }
+    assert!(
+        gainer.is_syncing(Partition(0)),
+        "the first epoch is retired for the third, in which it gains nothing"
+    );
+    assert_eq!(
+        gainer.advance(|_| true, |_| true).map(|marks| marks.synced.contains(Partition(0))),
+        Some(false)
+    );
+}
+
 /// A write on its way.
 struct Write {
     partition: Partition,
