@@ -33,7 +33,7 @@ struct Test {
     run: fn(&World) -> Result<(), Error>,
 }
 
-/// All of them, in the order in which they run.
+/// Those that run when none is asked for by name, in their order.
 const TESTS: &[Test] = &[
     Test { name: "kubernetes", run: kubernetes::run },
     Test { name: "quickstart", run: quickstart::run },
@@ -41,11 +41,17 @@ const TESTS: &[Test] = &[
     Test { name: "disruptions", run: disruptions::run },
     Test { name: "rolling-change", run: rolling_change::run },
     Test { name: "operator-killed", run: operator_killed::run },
-    Test { name: "node-lost", run: node_lost::run },
     Test { name: "bad-objects", run: bad_objects::run },
     // Last, because it takes the operator away from everybody for a while.
     Test { name: "helm-3", run: helm_3::run },
 ];
+
+/// Tests that take whole machines away: they run when they are asked for by name.
+const ON_DEMAND: &[Test] = &[Test { name: "node-lost", run: node_lost::run }];
+
+fn all() -> impl Iterator<Item = &'static Test> {
+    TESTS.iter().chain(ON_DEMAND)
+}
 
 /// What a test works with.
 #[derive(Debug)]
@@ -78,17 +84,20 @@ pub struct Score {
 /// # Errors
 /// When there is one, with the names that there are.
 pub fn check_names(names: &[String]) -> Result<(), Error> {
-    let unknown = names.iter().find(|name| TESTS.iter().all(|test| test.name != name.as_str()));
-    let known = || TESTS.iter().map(|test| test.name).collect::<Vec<_>>().join(", ");
+    let unknown = names.iter().find(|name| all().all(|test| test.name != name.as_str()));
+    let known = || all().map(|test| test.name).collect::<Vec<_>>().join(", ");
     unknown.map_or(Ok(()), |name| {
         Err(Error::Unsupported(format!("no end-to-end test is called {name}: there are {}", known())))
     })
 }
 
-/// Runs the tests of these names, or all, printing a line for each and the score at the end.
+/// Runs the tests of these names, or all that need not be asked for, printing a line for each and the score at the end.
 pub fn run(world: &World, names: &[String]) -> Score {
     let mut score = Score::default();
-    for test in TESTS.iter().filter(|test| names.is_empty() || names.iter().any(|name| name == test.name)) {
+    let named = |test: &&Test| names.iter().any(|name| name == test.name);
+    let chosen: Vec<&Test> =
+        if names.is_empty() { TESTS.iter().collect() } else { all().filter(named).collect() };
+    for test in chosen {
         let started = Instant::now();
         let result = catch_unwind(AssertUnwindSafe(|| (test.run)(world)));
         let seconds = started.elapsed().as_secs();
@@ -129,8 +138,8 @@ mod names {
     fn an_unknown_name_is_refused_with_the_known_ones() {
         check_names(&["quickstart".to_owned()]).unwrap();
         let error = check_names(&["quickstrat".to_owned()]).unwrap_err().to_string();
-        let known = "kubernetes, quickstart, ring-changes, disruptions, rolling-change, operator-killed, node-lost, \
-                     bad-objects, helm-3";
+        let known = "kubernetes, quickstart, ring-changes, disruptions, rolling-change, operator-killed, bad-objects, \
+                     helm-3, node-lost";
         assert!(error.contains("quickstrat") && error.contains(known), "{error}");
     }
 }
