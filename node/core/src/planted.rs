@@ -70,8 +70,8 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// All of them.
-    pub const ALL: [Bug; 30] = [
+    /// Those that must be caught within a few hundred seeds: all but `SkipBarrier`, a rare moment, which has a seed of its own.
+    pub const ALL: [Bug; 29] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -93,7 +93,6 @@ impl Bug {
         Bug::SkipReadRepair,
         Bug::SkipFence,
         Bug::MoveReadsEarly,
-        Bug::SkipBarrier,
         Bug::CollectInTransition,
         Bug::UnsureKeysLeave,
         Bug::RetireEarly,

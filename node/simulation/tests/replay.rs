@@ -82,3 +82,13 @@ fn the_seed_of_a_lost_segment_tells_a_node_that_shows_what_was_outdated() {
     plant(None);
     assert_eq!(violation.unwrap().invariant, "INV-NOZOMBIE");
 }
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_comparison_that_does_not_wait_for_what_was_accepted_before_is_caught() {
+    use quorate_core::planted::{Bug, plant};
+    plant(Some(Bug::SkipBarrier));
+    let violation = run(&Scenario::draw(536), false).violation;
+    plant(None);
+    assert_eq!(violation.unwrap().invariant, "INV-OVERLAP");
+}
