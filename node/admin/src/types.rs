@@ -146,7 +146,7 @@ pub struct Transition {
     pub hints_owed: u64,
     /// Bytes of content that came and went for the background since the newest epoch was adopted.
     pub moved_bytes: u64,
-    /// The same, a second: the mean since then.
+    /// The same, a second: the mean since then, or since the node started.
     #[serde(default)]
     pub moved_bytes_per_second: u64,
     /// How long the partitions that this node gains will take, if they come like those before; none when there are none, or

@@ -11,7 +11,7 @@
 //! One idea a file: `scenario` says what a seed stands for, `world` what happens next, `process` runs a node, `network`
 //! and `machine` are what it runs on, `fault` disturbs them, `operator` changes the ring as `changes` has drawn, `losses`
 //! counts what is lost, `client` asks, `history` is the reference model, `check` holds
-//! the promises, `ending` looks at everything, `shrink` makes a failing schedule small.
+//! the promises, `watch` looks at a node after each step and `ending` at everything, `shrink` makes a failing schedule small.
 #![forbid(unsafe_code)]
 
 mod changes;

@@ -73,22 +73,23 @@ fn a_planted_bug_is_caught_and_its_schedule_shrunk() {
     plant(None);
 }
 
+/// The promise that a seed breaks with a planted bug.
+#[cfg(feature = "planted-bugs")]
+fn broken_by(bug: quorate_core::planted::Bug, seed: u64) -> Option<&'static str> {
+    quorate_core::planted::plant(Some(bug));
+    let violation = run(&Scenario::draw(seed), false).violation;
+    quorate_core::planted::plant(None);
+    violation.map(|violation| violation.invariant)
+}
+
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn the_seed_of_a_lost_segment_tells_a_node_that_shows_what_was_outdated() {
-    use quorate_core::planted::{Bug, plant};
-    plant(Some(Bug::UnsureKeysLeave));
-    let violation = run(&Scenario::draw(38), false).violation;
-    plant(None);
-    assert_eq!(violation.unwrap().invariant, "INV-NOZOMBIE");
+    assert_eq!(broken_by(quorate_core::planted::Bug::UnsureKeysLeave, 38), Some("INV-NOZOMBIE"));
 }
 
 #[cfg(feature = "planted-bugs")]
 #[test]
 fn a_comparison_that_does_not_wait_for_what_was_accepted_before_is_caught() {
-    use quorate_core::planted::{Bug, plant};
-    plant(Some(Bug::SkipBarrier));
-    let violation = run(&Scenario::draw(536), false).violation;
-    plant(None);
-    assert_eq!(violation.unwrap().invariant, "INV-OVERLAP");
+    assert_eq!(broken_by(quorate_core::planted::Bug::SkipBarrier, 536), Some("INV-OVERLAP"));
 }
