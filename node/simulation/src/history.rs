@@ -3,7 +3,7 @@
 //! A write is known again wherever it shows up: a value begins with its number; a delete, which has no value to carry
 //! it, says it in an expiry that is far away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -145,7 +145,7 @@ pub(crate) struct History {
     writes: Vec<Vec<OpId>>,
     events: BTreeMap<Dot, Known>,
     /// For an event that was seen replaced: by which one.
-    replaced_by: BTreeMap<Dot, Dot>,
+    replaced_by: HashMap<Dot, Dot>,
     pub(crate) events_seen: u64,
 }
 
@@ -195,7 +195,7 @@ impl History {
             ops: Vec::new(),
             writes: Vec::new(),
             events: BTreeMap::new(),
-            replaced_by: BTreeMap::new(),
+            replaced_by: HashMap::new(),
             events_seen: 0,
         }
     }
@@ -332,16 +332,21 @@ impl History {
         if self.may_be_collected(set, id, when) {
             return true;
         }
-        let by = self.writes[key].iter().copied().find(|&by| {
-            // A write whose event nobody saw is given the benefit of the doubt.
-            self.came_after(by, id) && (self.op(by).events.is_empty() || self.reflects(set, by, when))
-        });
-        let event = by.and_then(|by| self.op(by).events.iter().find(|(dot, _)| set.context().covers(*dot)));
-        if let Some((event, _)) = event {
-            let event = *event;
+        let Some(by) = self.replacement(key, set, id, when) else { return false };
+        // None where its event was never seen.
+        let event = self.op(by).events.iter().find(|(event, _)| set.context().covers(*event));
+        if let Some(&(event, _)) = event {
             self.replaced_by.insert(dot, event);
         }
-        by.is_some()
+        true
+    }
+
+    /// What a set knows, and may have replaced a write.
+    fn replacement(&self, key: KeyId, set: &VersionSet, id: OpId, when: When) -> Option<OpId> {
+        // A write whose event nobody saw is given the benefit of the doubt.
+        let is_there = |by: &OpId| self.op(*by).events.is_empty() || self.reflects(set, *by, when);
+        let mut after = self.latest_first(key).filter(|&by| self.came_after(by, id));
+        after.clone().find(|&by| self.is_known(set, by)).or_else(|| after.find(is_there))
     }
 
     /// Whether a write may have replaced another: its client had seen it; or the last write wins, and it is later; or
@@ -372,8 +377,7 @@ impl History {
     }
 
     fn reflects_within(&self, set: &VersionSet, id: OpId, when: When, tried: &mut Vec<OpId>) -> bool {
-        let op = self.op(id);
-        if op.events.iter().any(|(dot, _)| set.context().covers(*dot)) {
+        if self.is_known(set, id) {
             return true;
         }
         // The owners do not know of it. That is right when it was collected, or what replaced it.
@@ -381,9 +385,19 @@ impl History {
             return true;
         }
         tried.push(id);
-        self.writes[op.key].iter().any(|&by| {
-            self.came_after(by, id) && !tried.contains(&by) && self.reflects_within(set, by, when, tried)
-        })
+        let mut after = self.latest_first(self.op(id).key).filter(|&by| self.came_after(by, id));
+        after.clone().any(|by| self.is_known(set, by))
+            || after.any(|by| !tried.contains(&by) && self.reflects_within(set, by, when, tried))
+    }
+
+    /// Whether a set, or what it has seen, includes a write.
+    fn is_known(&self, set: &VersionSet, id: OpId) -> bool {
+        self.op(id).events.iter().any(|(dot, _)| set.context().covers(*dot))
+    }
+
+    /// The writes of a key. What replaced another is mostly among the latest.
+    fn latest_first(&self, key: KeyId) -> impl Iterator<Item = OpId> + Clone {
+        self.writes[key].iter().rev().copied()
     }
 
     /// Whether nothing of a write is missed when it was collected: it was a delete, or has expired, and what it hid stays
