@@ -1,9 +1,10 @@
-//! Measurements of the storage engine, side by side with peers. Each prints what it did and what came out; nothing
+//! Measurements of the storage engine, side by side with peers, and of a ring that changes. Each prints what it did and what came out; nothing
 //! is judged here, because a figure is worth nothing without the machine beside it.
 //!
 //! ```text
 //! cargo run --release -p quorate-bench -- storage            # quick; --keys 5000000 --seconds 20 --rounds 3 in full
 //! cargo run --release -p quorate-bench -- reopen             # quick; --keys 10000000 in full
+//! cargo build --release -p quorate-node && cargo run --release -p quorate-bench -- ring-change
 //! ```
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,8 @@ mod fjall_engine;
 mod log_engine;
 mod measure;
 mod reopen;
+mod ring;
+mod ring_change;
 mod work;
 
 use std::path::PathBuf;
@@ -59,6 +62,26 @@ enum Command {
         #[arg(long, default_value_t = 1_000_000)]
         keys: u64,
     },
+    /// What clients notice while a ring of three nodes grows to five and shrinks again.
+    RingChange {
+        #[command(flatten)]
+        place: Place,
+        /// The node's program; the one beside this one without it.
+        #[arg(long)]
+        node: Option<PathBuf>,
+        /// Keys in the ring.
+        #[arg(long, default_value_t = 100_000)]
+        keys: u64,
+        /// Of each value.
+        #[arg(long, default_value_t = 1024)]
+        value_bytes: usize,
+        /// How many requests come a second, half of them reads.
+        #[arg(long, default_value_t = 500)]
+        requests_per_second: u64,
+        /// How long is measured while nothing else happens.
+        #[arg(long, default_value_t = 15)]
+        seconds: u64,
+    },
 }
 
 #[derive(Args)]
@@ -75,5 +98,11 @@ fn main() -> anyhow::Result<()> {
             contest::run(&place.directory, &contest::Contest { task, rounds, only })
         }
         Command::Reopen { place, keys } => reopen::run(&place.directory, keys),
+        Command::RingChange { place, node, keys, value_bytes, requests_per_second, seconds } => {
+            let program =
+                node.map_or_else(|| Ok(std::env::current_exe()?.with_file_name("quorate-node")), anyhow::Ok)?;
+            let task = ring_change::RingChange { keys, value_bytes, requests_per_second, seconds };
+            ring_change::run(&program, &place.directory.join("ring"), task)
+        }
     }
 }

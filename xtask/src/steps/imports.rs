@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
     },
     Room { name: "quorate-operator", below: &["quorate-core", "quorate-admin"], pure: false },
     Room { name: "quorate-e2e", below: &["quorate-core", "quorate-admin"], pure: false },
-    Room { name: "quorate-bench", below: &["quorate-core", "quorate-storage"], pure: false },
+    Room { name: "quorate-bench", below: &["quorate-core", "quorate-storage", "quorate-admin"], pure: false },
     Room { name: "xtask", below: &[], pure: false },
 ];
 
