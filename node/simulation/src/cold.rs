@@ -99,6 +99,10 @@ impl File for ColdFile {
         self.file.length()
     }
 
+    fn links(&self) -> io::Result<u64> {
+        self.file.links()
+    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_at(offset, buffer)
     }

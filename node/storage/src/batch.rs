@@ -2,12 +2,18 @@
 //!
 //! Invariant: `records` says of every record in `bytes` whose it is and where.
 
+use std::io;
+
 use bytes::Bytes;
 use quorate_core::causality::VersionSet;
 use quorate_core::ring::{Partition, key_hash};
 
+use crate::disk::File;
 use crate::entry::{DeadFrom, Entry, KeyOf};
 use crate::format::{self, FLAG_REMOVED, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, NewRecord, Record};
+
+/// What an operating system reads and writes at once.
+pub(crate) const PAGE_BYTES: u64 = 4096;
 
 /// One record of a batch.
 pub(crate) struct Placed {
@@ -120,5 +126,16 @@ impl Batch {
         let count = self.records.len() as u32; // Each has bytes, and those fit 32 bits.
         let checksum = format::seal_group(&mut self.bytes, count, synced_to, previous, salt);
         (&self.bytes, checksum)
+    }
+
+    /// Writes the group, sealed, to a place of a file that reaches as far as `capacity`. Zeros fill the last page: so pages
+    /// are written whole, and none of a file that was another segment's before must be read for that.
+    pub(crate) fn write(&mut self, file: &dyn File, at: u64, capacity: u64) -> io::Result<()> {
+        let length = self.bytes.len();
+        let page_end = (at + self.len()).next_multiple_of(PAGE_BYTES).min(capacity);
+        self.bytes.resize(length.max(page_end.saturating_sub(at) as usize), 0);
+        let written = file.write_at(at, &self.bytes);
+        self.bytes.truncate(length);
+        written
     }
 }

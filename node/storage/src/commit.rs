@@ -23,8 +23,13 @@ use crate::format::{FLAG_INCOMPLETE, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, RECOR
 use crate::log::{Log, Written};
 use crate::options::{Options, RECORD_BYTES_MAX};
 use crate::queue::Wake;
-use crate::shared::{Found, Shared};
+use crate::shared::{Found, Place, Shared};
 use crate::write::{Change, Committed, Done, Write, key_bytes_max, set_bytes_max};
+
+/// How many keys are looked for in the index at a time.
+const AHEAD: usize = 64;
+/// How large a buffer is kept for the next group's records.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 
 /// A key in the group that is being prepared.
 struct Slot {
@@ -187,11 +192,20 @@ pub(crate) struct Committer {
     /// Taken from the queue and not prepared yet.
     waiting: VecDeque<Write>,
     pending: Option<Pending>,
+    /// Records are read into it.
+    buffer: Vec<u8>,
+}
+
+/// A key of a write that waits, and where the index has it. Only the committer changes what a key holds, so that is true
+/// until its next group is stored.
+struct Ahead {
+    hash: u64,
+    place: Place,
 }
 
 impl Committer {
     pub(crate) fn new(shared: Arc<Shared>, dots: DotMaker, log: Log) -> Self {
-        Self { shared, dots, log, waiting: VecDeque::new(), pending: None }
+        Self { shared, dots, log, waiting: VecDeque::new(), pending: None, buffer: Vec::new() }
     }
 
     /// Serves the queue until it is closed and empty. Should this code panic, nothing that it holds can be trusted:
@@ -271,10 +285,11 @@ impl Committer {
             return refuse_all(&mut self.waiting, &error);
         }
         let mut group = Group::of(self.waiting.len().min(self.shared.options.group_writes_max));
+        let mut ahead = VecDeque::with_capacity(AHEAD);
         while group.has_room(&self.shared.options)
-            && let Some(write) = self.waiting.pop_front()
+            && let Some((write, found)) = self.next(&mut ahead)
         {
-            let (slot, bytes) = match self.admit(&mut group, &write) {
+            let (slot, bytes) = match self.admit(&mut group, &write, found) {
                 Ok(admitted) => admitted,
                 Err(error) => {
                     answer(write.done, Err(error));
@@ -286,6 +301,7 @@ impl Committer {
                     self.waiting.push_front(write);
                     break; // The group is stored where it has room; the next one begins a segment.
                 }
+                ahead.clear(); // What was not synced may be stored anew.
                 if let Err(error) = self.log.make_room(bytes) {
                     answer(write.done, Err(error));
                     continue;
@@ -293,6 +309,8 @@ impl Committer {
             }
             group.apply(slot, write, &mut self.dots);
         }
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         if group.replies.is_empty() {
             return;
         }
@@ -314,15 +332,31 @@ impl Committer {
         }
     }
 
+    /// The next write that waits, and where its key is. Keys are looked for some at a time, before any is read: so the
+    /// processor waits for the memory of several at once.
+    fn next(&mut self, ahead: &mut VecDeque<Ahead>) -> Option<(Write, Ahead)> {
+        if ahead.is_empty() {
+            let keys: Vec<_> = self.waiting.iter().take(AHEAD).map(key_of).collect();
+            let places = self.shared.locate_all(&keys);
+            ahead.extend(keys.iter().zip(places).map(|(key, place)| Ahead { hash: key.hash, place }));
+        }
+        Some((self.waiting.pop_front()?, ahead.pop_front()?))
+    }
+
     /// The write's key in the group, and what the group could take in the log with it.
-    fn admit(&self, group: &mut Group, write: &Write) -> Result<(usize, u64), WriteError> {
+    fn admit(
+        &mut self,
+        group: &mut Group,
+        write: &Write,
+        Ahead { hash, place }: Ahead,
+    ) -> Result<(usize, u64), WriteError> {
         if write.key.len() > key_bytes_max(write.partition) {
             return Err(WriteRefused::TooLarge.into());
         }
-        let key = KeyOf { partition: write.partition, hash: key_hash(&write.key), key: &write.key };
+        let key = KeyOf { partition: write.partition, hash, key: &write.key };
         let slot = match group.position(key) {
             Some(slot) => slot,
-            None => group.add(self.base(key, &write.key).map_err(WriteError::Unreadable)?),
+            None => group.add(self.base(key, &write.key, place).map_err(WriteError::Unreadable)?),
         };
         if group.slots[slot].incomplete && !matches!(write.change, Change::Merge(_)) {
             // An event would claim to have seen what this disk forgot, and nobody may trust it to forget the rest.
@@ -336,8 +370,9 @@ impl Committer {
     }
 
     /// What a key holds before the group.
-    fn base(&self, key: KeyOf<'_>, owned: &Bytes) -> Result<Slot, ReadError> {
-        let found = self.shared.read(key)?;
+    fn base(&mut self, key: KeyOf<'_>, owned: &Bytes, place: Place) -> Result<Slot, ReadError> {
+        let shared = place.shared;
+        let found = self.shared.read_at(key, place, &mut self.buffer)?;
         if let Found::Other(owner) = &found {
             self.shared.index.split(key.partition, key.hash, owner.clone());
         }
@@ -350,7 +385,7 @@ impl Committer {
             stored: false,
             incomplete: !self.shared.knows_all(key.partition),
             settled: false,
-            shared: self.shared.index.is_shared(key.partition, key.hash),
+            shared: shared || matches!(found, Found::Other(_)),
             bytes_max: 0,
             next: None,
         };
@@ -363,6 +398,10 @@ impl Committer {
             Found::Nothing | Found::Other(_) => nothing,
         })
     }
+}
+
+fn key_of(write: &Write) -> KeyOf<'_> {
+    KeyOf { partition: write.partition, hash: key_hash(&write.key), key: &write.key }
 }
 
 fn refuse_all(writes: &mut VecDeque<Write>, error: &WriteError) {

@@ -1,7 +1,7 @@
 //! The bytes of a segment, format 2. All integers are little-endian, all checksums are xxh3-64.
 //!
 //! ```text
-//! segment = header, group*, zeros or leftovers of a write that was never acknowledged
+//! segment = header, group*, zeros or leftovers: of a write that was never acknowledged, of a segment that had the file
 //! header  = magic "quorlog\0" | format u32 | 0 u32 | node [16] | first u64 | last u64
 //!         | previous_end u64 | end u64 | salt u64 | 0 [8] | checksum of all before u64              (96 bytes)
 //! group   = checksum of the rest, seeded with the salt u64 | magic "grp1" | records u32
@@ -25,6 +25,8 @@ use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::ring::Partition;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::segment::Range;
 
 /// The format that this program writes.
 pub(crate) const FORMAT: u32 = 2;
@@ -69,6 +71,11 @@ pub(crate) enum HeaderError {
 }
 
 impl SegmentHeader {
+    /// The segments of the log that it holds.
+    pub(crate) fn range(&self) -> Range {
+        Range { first: self.first, last: self.last }
+    }
+
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
         bytes.extend_from_slice(SEGMENT_MAGIC);
@@ -144,18 +151,20 @@ fn group_check(group: &[u8], salt: u64) -> u32 {
     xxh3_64_with_seed(&fields, salt) as u32 // The low half is as good as any.
 }
 
+/// How many bytes the group has that these begin with, if they begin with a group's header; the rest may be missing.
+pub(crate) fn group_bytes(bytes: &[u8], salt: u64) -> Option<usize> {
+    if bytes.len() < GROUP_HEADER_BYTES || &bytes[8..12] != GROUP_MAGIC {
+        return None;
+    }
+    let whole = group_check(bytes, salt) == u32_at(bytes, 20);
+    GROUP_HEADER_BYTES.checked_add(u32_at(bytes, 16) as usize).filter(|_| whole)
+}
+
 /// The group that begins at an offset of a segment, if a whole one does. `previous` is the checksum of the group
 /// before, where that is known.
 pub(crate) fn group_at(segment: &[u8], at: usize, previous: Option<u64>, salt: u64) -> Option<Group<'_>> {
     let bytes = segment.get(at..)?;
-    if bytes.len() < GROUP_HEADER_BYTES || &bytes[8..12] != GROUP_MAGIC {
-        return None;
-    }
-    if group_check(bytes, salt) != u32_at(bytes, 20) {
-        return None;
-    }
-    let length = u32_at(bytes, 16) as usize;
-    let bytes = bytes.get(..GROUP_HEADER_BYTES.checked_add(length)?)?;
+    let bytes = bytes.get(..group_bytes(bytes, salt)?)?;
     let checksum = u64_at(bytes, 0);
     let follows = previous.is_none_or(|previous| previous == u64_at(bytes, 32));
     if !follows || xxh3_64_with_seed(&bytes[8..], salt) != checksum {

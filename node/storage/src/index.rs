@@ -20,13 +20,14 @@ use quorate_core::antientropy::{self, FANOUT, Prefix, Tree, combined};
 use quorate_core::ring::{Partition, PartitionCount};
 
 use crate::entry::{Dropped, Entry, KeyOf};
+use crate::hashes::Hashes;
 use crate::sync::{read, write};
 use crate::write::Leftover;
 
 #[derive(Default)]
 struct Table {
     /// Hashes that one key has.
-    single: BTreeMap<u64, Entry>,
+    single: Hashes,
     /// Hashes that several keys have, or had a chance to; never also in `single`.
     shared: BTreeMap<u64, BTreeMap<Bytes, Entry>>,
     books: Books,
@@ -53,9 +54,14 @@ pub struct PartitionUsage {
 
 impl Table {
     fn get(&self, key: KeyOf<'_>) -> Option<Entry> {
+        self.look_up(key).0
+    }
+
+    /// The entry of a key, and whether its hash is several keys'.
+    fn look_up(&self, key: KeyOf<'_>) -> (Option<Entry>, bool) {
         match self.shared.get(&key.hash) {
-            Some(keys) => keys.get(key.key).copied(),
-            None => self.single.get(&key.hash).copied(),
+            Some(keys) => (keys.get(key.key).copied(), true),
+            None => (self.single.get(key.hash), false),
         }
     }
 
@@ -73,27 +79,27 @@ impl Table {
     fn get_mut(&mut self, key: KeyOf<'_>) -> Option<&mut Entry> {
         match self.shared.get_mut(&key.hash) {
             Some(keys) => keys.get_mut(key.key),
-            None => self.single.get_mut(&key.hash),
+            None => self.single.get_mut(key.hash),
         }
     }
 
     fn insert(&mut self, key: KeyOf<'_>, new: Entry) {
         match self.shared.get_mut(&key.hash) {
-            Some(keys) => keys.insert(Bytes::copy_from_slice(key.key), new),
+            Some(keys) => drop(keys.insert(Bytes::copy_from_slice(key.key), new)),
             None => self.single.insert(key.hash, new),
-        };
+        }
     }
 
     fn remove(&mut self, key: KeyOf<'_>) {
         match self.shared.get_mut(&key.hash) {
             Some(keys) => keys.remove(key.key),
-            None => self.single.remove(&key.hash),
+            None => self.single.remove(key.hash),
         };
     }
 
     /// Every key that is there, by hash from one on; keys that share theirs one after the other.
     fn present(&self, hashes: RangeInclusive<u64>) -> impl Iterator<Item = (u64, Entry)> + '_ {
-        let mut single = self.single.range(hashes.clone()).map(|(&hash, &entry)| (hash, entry)).peekable();
+        let mut single = self.single.range(hashes.clone()).peekable();
         let shared = self.shared.range(hashes);
         let mut shared =
             shared.flat_map(|(&hash, keys)| keys.values().map(move |&entry| (hash, entry))).peekable();
@@ -193,13 +199,45 @@ impl Index {
     }
 
     /// The entry under a key's hash, which may be another key's: the record tells. `then` runs while the entry
-    /// cannot change, so the file that it points to is in use.
-    pub(crate) fn find<T>(&self, key: KeyOf<'_>, then: impl FnOnce(Entry) -> T) -> Option<T> {
-        let table = read(self.existing(key.partition)?);
-        table.get(key).map(then)
+    /// cannot change, so the file that it points to is in use. Says too whether the hash is known to be several keys'.
+    pub(crate) fn look_up<T>(&self, key: KeyOf<'_>, then: impl FnOnce(Entry) -> T) -> (Option<T>, bool) {
+        let Some(table) = self.existing(key.partition) else { return (None, false) };
+        let table = read(table);
+        let (entry, shared) = table.look_up(key);
+        (entry.map(then), shared)
     }
 
-    /// The entries under a hash, but those of removed keys. `then` as in [`Index::find`].
+    /// The same of several keys. Most of a look-up is waiting for memory: here for that of all keys at once.
+    pub(crate) fn look_up_all<T>(
+        &self,
+        keys: &[KeyOf<'_>],
+        mut then: impl FnMut(Entry) -> T,
+    ) -> Vec<(Option<T>, bool)> {
+        let mut partitions: Vec<_> = keys.iter().map(|key| key.partition).collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        let read = |partition| Some((partition, read(self.existing(partition)?)));
+        let tables: Vec<_> = partitions.into_iter().filter_map(read).collect();
+        let table = |key: &KeyOf<'_>| {
+            let at = tables.binary_search_by_key(&key.partition, |(partition, _)| *partition);
+            at.ok().map(|at| &*tables[at].1)
+        };
+        let leaf = |key: &KeyOf<'_>| {
+            let hashes = &table(key)?.single;
+            Some((hashes, hashes.leaf_of(key.hash)?, key.hash))
+        };
+        let leaves: Vec<_> = keys.iter().filter_map(leaf).collect();
+        // Nothing here depends on what the one before found.
+        let glances = leaves.iter().map(|(hashes, leaf, hash)| hashes.glance(*leaf, *hash));
+        std::hint::black_box(glances.fold(0, u64::wrapping_add));
+        let look_up = |key| {
+            let (entry, shared) = table(key).map_or((None, false), |table| table.look_up(*key));
+            (entry.map(&mut then), shared)
+        };
+        keys.iter().map(look_up).collect()
+    }
+
+    /// The entries under a hash, but those of removed keys. `then` as in [`Index::look_up`].
     pub(crate) fn of_hash<T>(&self, partition: Partition, hash: u64, then: impl FnMut(Entry) -> T) -> Vec<T> {
         let Some(table) = self.existing(partition) else { return Vec::new() };
         let table = read(table);
@@ -233,7 +271,7 @@ impl Index {
     /// Takes note that a hash will have several keys. No key that is there has it alone: see [`Index::split`].
     pub(crate) fn share(&self, partition: Partition, hash: u64) {
         let mut table = write(self.table(partition));
-        let single = table.single.remove(&hash);
+        let single = table.single.remove(hash);
         debug_assert!(
             single.is_none_or(|entry| !entry.is_present()),
             "only its record says whose the hash was"
@@ -247,7 +285,7 @@ impl Index {
     /// Takes note that a hash, which `owner` has had alone, will have several keys.
     pub(crate) fn split(&self, partition: Partition, hash: u64, owner: Bytes) {
         let mut table = write(self.table(partition));
-        let single = table.single.remove(&hash);
+        let single = table.single.remove(hash);
         let keys = table.shared.entry(hash).or_default();
         if let Some(entry) = single {
             keys.insert(owner, entry);
@@ -256,7 +294,7 @@ impl Index {
 
     /// The entry of a hash that one key has alone, as far as is known.
     pub(crate) fn single(&self, partition: Partition, hash: u64) -> Option<Entry> {
-        read(self.existing(partition)?).single.get(&hash).copied()
+        read(self.existing(partition)?).single.get(hash)
     }
 
     /// Points a key to its newest record. `moved` sees what it pointed to and points to, while nobody else can.
@@ -341,10 +379,9 @@ impl Index {
             return;
         }
         self.change(partition, |Table { single, shared, books }| {
-            let single = single.iter_mut().map(|(&hash, entry)| (hash, entry));
             let shared =
                 shared.iter_mut().flat_map(|(&hash, keys)| keys.values_mut().map(move |entry| (hash, entry)));
-            for (hash, entry) in single.chain(shared) {
+            for (hash, entry) in single.iter_mut().chain(shared) {
                 let (old, new) = (*entry, alter(hash, *entry));
                 if new != old {
                     *entry = new;
@@ -436,6 +473,10 @@ mod tests {
         KeyOf { partition: Partition(1), hash: 5, key }
     }
 
+    fn find<T>(index: &Index, key: KeyOf<'_>, then: impl FnOnce(Entry) -> T) -> Option<T> {
+        index.look_up(key, then).0
+    }
+
     fn entry(offset: u32) -> Entry {
         Entry::new(0, offset, 10, 0, DeadFrom::NEVER)
     }
@@ -447,9 +488,9 @@ mod tests {
         index.split(Partition(1), 5, Bytes::from_static(b"a"));
         index.publish(key(b"b"), entry(2), |old, _| assert_eq!(old, None));
         index.publish(key(b"a"), entry(3), |old, _| assert_eq!(old, Some(entry(1))));
-        assert_eq!(index.find(key(b"a"), Entry::place), Some((0, 3)));
-        assert_eq!(index.find(key(b"b"), Entry::place), Some((0, 2)));
-        assert_eq!(index.find(key(b"c"), Entry::place), None);
+        assert_eq!(find(&index, key(b"a"), Entry::place), Some((0, 3)));
+        assert_eq!(find(&index, key(b"b"), Entry::place), Some((0, 2)));
+        assert_eq!(find(&index, key(b"c"), Entry::place), None);
         assert_eq!(index.keys(), 2);
     }
 
@@ -460,10 +501,10 @@ mod tests {
         index.publish(key(b"a"), entry(2), |_, _| {});
         let copy = Entry::new(1, 9, 10, 0, DeadFrom::NEVER);
         index.relocate(key(b"a"), (0, 1), copy, |_, _| panic!("moved an old record"));
-        assert_eq!(index.find(key(b"a"), Entry::place), Some((0, 2)));
+        assert_eq!(find(&index, key(b"a"), Entry::place), Some((0, 2)));
         index.relocate(key(b"a"), (0, 2), copy, |_, _| {});
-        assert_eq!(index.find(key(b"a"), Entry::place), Some((1, 9)));
-        assert_eq!(index.find(key(b"a"), Entry::older), Some(1), "the first record is still on the disk");
+        assert_eq!(find(&index, key(b"a"), Entry::place), Some((1, 9)));
+        assert_eq!(find(&index, key(b"a"), Entry::older), Some(1), "the first record is still on the disk");
     }
 
     #[test]
@@ -478,7 +519,7 @@ mod tests {
         index.dropped(&dropped, |old, new| live = Some((old.is_live(), new.is_live())));
         assert_eq!(live, Some((true, false)), "its removal can go too");
         index.forget(&dropped, (0, 2), |_, _| panic!("nothing is left"));
-        assert_eq!(index.find(key(b"a"), Entry::place), None);
+        assert_eq!(find(&index, key(b"a"), Entry::place), None);
     }
 
     #[test]

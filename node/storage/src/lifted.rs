@@ -51,7 +51,8 @@ impl Lifted {
 
     /// Of the newest segment that was lost: whether it still counts for this partition. 0 when it does not.
     pub(crate) fn not_lifted(&self, partition: Partition, lost_through: u64) -> u64 {
-        if lost_through <= self.through(partition).lost { 0 } else { lost_through }
+        // The usual case needs no lock.
+        if lost_through == 0 || lost_through <= self.through(partition).lost { 0 } else { lost_through }
     }
 
     /// Up to which segment the partition's records are none any more.

@@ -84,7 +84,7 @@ impl Log {
         if let Some(reason) = self.shared.status.broken() {
             return Err(WriteError::Failed { reason });
         }
-        self.shared.spendable_bytes()?;
+        self.shared.find_space()?;
         self.settle()
     }
 
@@ -164,6 +164,9 @@ impl Log {
         let unsynced = self.active.as_ref().is_some_and(|active| active.synced < active.end);
         let interval = matches!(self.shared.options.durability, Durability::Interval(_));
         let result = if unsynced && interval { self.sync_rest() } else { self.mark() };
+        if self.shared.spares.set_busy(false) {
+            self.shared.background.poke();
+        }
         if let Err(error) = result {
             tracing::error!(%error, "the log could not be synced");
         }
@@ -195,9 +198,9 @@ impl Log {
     fn append(&self, batch: &mut Batch) -> io::Result<WrittenGroup> {
         let no_segment = || io::Error::other("no segment of the log is open");
         let active = self.active.as_ref().ok_or_else(no_segment)?;
-        let (bytes, checksum) = batch.seal(active.synced, active.previous, active.segment.salt);
-        active.segment.file.write_at(active.end, bytes)?;
-        Ok(WrittenGroup { end: active.end + bytes.len() as u64, checksum })
+        let (_, checksum) = batch.seal(active.synced, active.previous, active.segment.salt);
+        batch.write(&*active.segment.file, active.end, active.capacity)?;
+        Ok(WrittenGroup { end: active.end + batch.len(), checksum })
     }
 
     /// Takes what was just written into the log. Says where its group begins. After an error the file must be given
@@ -223,6 +226,9 @@ impl Log {
         let at = std::mem::replace(&mut active.end, group.end);
         active.previous = group.checksum;
         active.marked = mark;
+        if !mark {
+            self.shared.spares.set_busy(true);
+        }
         active.segment.end.store(group.end, Ordering::Release);
         if group.end >= active.capacity / 2 && self.shared.spares.want() {
             self.shared.background.poke();
@@ -271,7 +277,7 @@ impl Log {
         tracing::warn!(%error, "a write to the log failed; its segment is given up and a new one begins");
         self.carried = self.unsynced().map_err(|error| self.give_up(&error))?;
         self.carried.append(batch);
-        self.end_segment();
+        self.give_up_segment();
         self.settle()
     }
 
@@ -300,7 +306,7 @@ impl Log {
         let mut batch = std::mem::take(&mut self.carried);
         let result = self.begin(batch.len()).and_then(|()| {
             self.append(&mut batch).and_then(|group| self.accept(group, false, true)).map_err(|error| {
-                self.end_segment();
+                self.give_up_segment();
                 if is_full(&error) { self.shared.full() } else { self.give_up(&error) }
             })
         });
@@ -332,16 +338,19 @@ impl Log {
         }
     }
 
+    /// The same, of one that the disk could not write.
+    fn give_up_segment(&mut self) {
+        if let Some(active) = &self.active {
+            active.segment.failed.store(true, Ordering::Relaxed);
+        }
+        self.end_segment();
+    }
+
     /// Lets go of ended segments: a durable header says where they end, and nothing in the index points behind that.
     fn retire(&mut self) {
         debug_assert!(self.carried.is_empty(), "what is carried may still be read where it was");
         for segment in self.ended.drain(..) {
-            match segment.file.truncate(segment.end()) {
-                Ok(()) => segment.file_bytes.store(segment.end(), Ordering::Relaxed),
-                Err(error) => {
-                    tracing::debug!(name = %segment.name, %error, "an ended segment keeps its space")
-                }
-            }
+            segment.shorten();
             segment.sealed.store(true, Ordering::Release);
         }
         self.shared.background.poke();
@@ -377,7 +386,7 @@ impl Log {
             return Ok(spare);
         }
         let usual = u64::from(self.shared.options.segment_bytes);
-        let bytes = usual.max(needed).min(self.shared.spendable_bytes()?);
+        let bytes = usual.max(needed).min(self.shared.find_space()?);
         if bytes < needed.max(usual.min(SEGMENT_BYTES_MIN)) {
             return Err(self.shared.full());
         }

@@ -18,14 +18,13 @@ use quorate_core::ring::key_hash;
 
 use crate::batch::Batch;
 use crate::catalogue::{self, CATALOGUE_SUFFIX};
-use crate::disk::File;
 use crate::engine::Step;
 use crate::entry::{Dropped, Entry, KeyOf};
 use crate::format::{FORMAT, Record, SEGMENT_HEADER_BYTES, SegmentHeader, group_at};
 use crate::gentle::gently;
-use crate::segment::{Ending, LOG_SUFFIX, Range, Scan, Segment, position, read_prefix};
+use crate::segment::{Ending, LOG_SUFFIX, Scan, Segment, position, read_prefix};
 use crate::shared::{Background, Shared};
-use crate::spare::remove;
+use crate::spare::{Spare, remove};
 use crate::sync::lock;
 
 /// The most neighbours that one merge takes.
@@ -53,11 +52,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Merger {
     shared: Arc<Shared>,
     merge: Option<Merge>,
+    /// Segments that were merged, whose files are still there.
+    merged: Vec<Arc<Segment>>,
 }
 
 impl Merger {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, merge: None }
+        Self { shared, merge: None, merged: Vec::new() }
     }
 
     /// Merges what is worth it until the store closes.
@@ -83,11 +84,15 @@ impl Merger {
         }
     }
 
-    /// Writes a catalogue, goes on with a merge, begins one if one is worth it, or checks a segment.
+    /// Lets go of a file that was merged, writes a catalogue, goes on with a merge, begins one if one is worth it, or checks
+    /// a segment.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         let begin = self.shared.disk.now();
         let idle = self.merge.is_none();
-        let step = (idle && self.catalogue_one()?) || self.merge_some()? || self.check_one()?;
+        let step = self.let_go_of_one()
+            || (idle && self.catalogue_one()?)
+            || self.merge_some()?
+            || self.check_one()?;
         if !step {
             return Ok(Step::Idle);
         }
@@ -135,7 +140,7 @@ impl Merger {
             Ok(true) => self.merge = Some(merge),
             Ok(false) => {}
             Err(error) => {
-                remove(&*self.shared.disk, &merge.name);
+                remove(&*self.shared.disk, &merge.output.spare.name);
                 return Err(error);
             }
         }
@@ -143,7 +148,7 @@ impl Merger {
     }
 
     /// Says whether the merge needs another step.
-    fn go_on(&self, merge: &mut Merge, filled: Filled) -> io::Result<bool> {
+    fn go_on(&mut self, merge: &mut Merge, filled: Filled) -> io::Result<bool> {
         match filled {
             Filled::Partly => {
                 merge.output.write()?;
@@ -153,9 +158,11 @@ impl Merger {
                 merge.output.write()?;
                 let header = merge.output.finish(self.shared.node, &merge.run)?;
                 self.replace(merge, &header)?;
+                // One of the same name was replaced by the rename.
+                self.merged = merge.run.drain(..).filter(|segment| segment.range != header.range()).collect();
             }
             Filled::Rotten => {
-                remove(&*self.shared.disk, &merge.name);
+                remove(&*self.shared.disk, &merge.output.spare.name);
                 merge.run.iter().filter(|segment| segment.is_rotten()).for_each(|s| self.shared.lose_from(s));
             }
         }
@@ -167,10 +174,34 @@ impl Merger {
         if run.is_empty() {
             return Ok(None);
         }
-        let name = self.shared.names.next();
-        let output = Output::new(self.shared.disk.create(&name)?, self.shared.disk.random());
+        let Shared { disk, names, spares, .. } = &*self.shared;
+        let file = match spares.take_surplus() {
+            Some(spare) => spare,
+            None => Spare::empty(&**disk, names)?,
+        };
+        let output = Output::new(file, disk.random());
         let (dropped, forgotten) = Default::default();
-        Ok(Some(Merge { run, name, at: 0, input: None, output, dropped, forgotten }))
+        Ok(Some(Merge { run, at: 0, input: None, output, dropped, forgotten }))
+    }
+
+    /// Removes the file of a segment that was merged, or keeps it for another segment. Says whether there was one. Readers
+    /// that found their record in it before it was merged had a pause to read it.
+    fn let_go_of_one(&mut self) -> bool {
+        let Some(segment) = self.merged.pop() else { return false };
+        let Shared { disk, spares, .. } = &*self.shared;
+        let _alone = lock(&self.shared.files);
+        if segment.catalogued.load(Ordering::Relaxed) {
+            // One that could not be written is not there.
+            let _ = disk.remove(&segment.range.name(CATALOGUE_SUFFIX));
+        }
+        let name = segment.name.clone();
+        let wanted = spares.want_old() && !self.shared.is_short();
+        let spare = if wanted { Spare::of(&self.shared, segment) } else { Ok(None) };
+        match spare {
+            Ok(Some(spare)) => spares.keep(spare).into_iter().for_each(|spare| remove(&**disk, &spare.name)),
+            Ok(None) | Err(_) => remove(&**disk, &name),
+        }
+        true
     }
 
     /// Lets go of an unfinished merge, and saves the next start the time to read what was sealed last.
@@ -180,16 +211,15 @@ impl Merger {
             && self.catalogue_one().unwrap_or(false)
         {}
         if let Some(merge) = self.merge.take() {
-            remove(&*self.shared.disk, &merge.name);
+            remove(&*self.shared.disk, &merge.output.spare.name);
         }
+        while self.let_go_of_one() {}
     }
 
     /// The run with the largest part of dead bytes, if that is large enough.
     fn choose(&self) -> Vec<Arc<Segment>> {
         let segments = self.shared.segments.in_order();
-        let space = 2 * u64::from(self.shared.options.segment_bytes);
-        let short = self.shared.spendable_bytes().is_ok_and(|bytes| bytes >= space);
-        let one_in = if short { DEAD_ONE_IN } else { DEAD_ONE_IN_WHEN_SHORT };
+        let one_in = if self.shared.is_short() { DEAD_ONE_IN_WHEN_SHORT } else { DEAD_ONE_IN };
         let runs = (0..segments.len()).map(|at| self.run_from(&segments[at..]));
         let worth = runs.filter_map(|run| {
             let dead: u64 = run.iter().map(|segment| segment.dead_bytes()).sum();
@@ -223,16 +253,20 @@ impl Merger {
     fn replace(&self, merge: &Merge, header: &SegmentHeader) -> io::Result<()> {
         let Shared { disk, segments, index, options, .. } = &*self.shared;
         let Merge { run, output, .. } = merge;
-        let bytes = read_prefix(&*output.file, header.end)?;
+        let Spare { file, bytes: file_bytes, .. } = &output.spare;
+        let bytes = read_prefix(&**file, header.end)?;
         let scan = Scan::of(&bytes, header.salt, Some(header.end));
         if scan.ending != Ending::Clean || scan.records().count() != output.origins.len() {
             return Err(io::Error::other("a merged segment cannot be read back as it was written"));
         }
-        let name = Range { first: header.first, last: header.last }.name(LOG_SUFFIX);
+        let name = header.range().name(LOG_SUFFIX);
         let _alone = lock(&self.shared.files);
-        disk.rename(&merge.name, &name)?;
+        disk.rename(&merge.output.spare.name, &name)?;
         disk.sync_directory()?;
-        let merged = segments.add(header, name.clone(), output.file.clone(), header.end);
+        let merged = segments.add(header, name, file.clone(), header.end.max(*file_bytes));
+        if *file_bytes > header.end {
+            merged.shorten();
+        }
         merged.checked.store(true, Ordering::Relaxed);
         let moved = |old, new| segments.count(Some(old), Some(new));
         for (&origin, (at, record)) in gently(output.origins.iter().zip(scan.records())) {
@@ -244,16 +278,7 @@ impl Merger {
         for (dropped, place) in gently(merge.forgotten.iter()) {
             index.forget(dropped, *place, moved);
         }
-        for segment in run {
-            segments.forget(segment.slot);
-            if segment.name != name {
-                remove(&**disk, &segment.name);
-                if segment.catalogued.load(Ordering::Relaxed) {
-                    // One that could not be written is not there.
-                    let _ = disk.remove(&segment.range.name(CATALOGUE_SUFFIX));
-                }
-            }
-        }
+        run.iter().for_each(|segment| segments.forget(segment.slot));
         if let Some(observer) = &options.observer {
             observer.merged(run.iter().map(|segment| segment.end()).sum(), header.end);
         }
@@ -264,8 +289,6 @@ impl Merger {
 /// A merge under way.
 struct Merge {
     run: Vec<Arc<Segment>>,
-    /// The output's name, until it is finished.
-    name: String,
     /// The segment of the run that is copied.
     at: usize,
     input: Option<Input>,
@@ -309,17 +332,14 @@ impl Merge {
                 input.end = group.end;
                 for (at, record) in group.records() {
                     let (key, place) = (key_of(&record), (segment.slot, at as u32));
-                    let entry = shared.index.find(key, |entry| entry).filter(|entry| entry.place() == place);
-                    match entry {
+                    let (entry, is_shared) = shared.index.look_up(key, |entry| entry);
+                    match entry.filter(|entry| entry.place() == place) {
                         Some(entry) if entry.is_live() => {
                             self.output.batch.copy(&record, segment.format);
                             self.output.origins.push(place);
                         }
                         Some(_) => self.forgotten.push((Dropped::of(key, true), place)),
-                        None => {
-                            let is_shared = shared.index.is_shared(key.partition, key.hash);
-                            self.dropped.push(Dropped::of(key, is_shared));
-                        }
+                        None => self.dropped.push(Dropped::of(key, is_shared)),
                     }
                 }
                 thread::yield_now(); // See [`gently`].
@@ -348,7 +368,8 @@ impl Input {
 
 /// A merged file that is being written.
 struct Output {
-    file: Arc<dyn File>,
+    /// A new file, or one that is as long as it once had to be.
+    spare: Spare,
     salt: u64,
     end: u64,
     previous: u64,
@@ -358,9 +379,9 @@ struct Output {
 }
 
 impl Output {
-    fn new(file: Arc<dyn File>, salt: u64) -> Self {
+    fn new(spare: Spare, salt: u64) -> Self {
         let end = SEGMENT_HEADER_BYTES as u64;
-        Self { file, salt, end, previous: salt, batch: Batch::default(), origins: Vec::new() }
+        Self { spare, salt, end, previous: salt, batch: Batch::default(), origins: Vec::new() }
     }
 
     /// Writes what was copied as a group.
@@ -370,8 +391,8 @@ impl Output {
         }
         let mut batch = std::mem::take(&mut self.batch);
         let (bytes, checksum) = batch.seal(self.end, self.previous, self.salt);
-        self.file.write_at(self.end, bytes)?;
-        self.file.sync()?;
+        self.spare.file.write_at(self.end, bytes)?;
+        self.spare.file.sync()?;
         self.end += bytes.len() as u64;
         self.previous = checksum;
         Ok(())
@@ -391,8 +412,8 @@ impl Output {
             end: self.end,
             salt: self.salt,
         };
-        self.file.write_at(0, &header.encode())?;
-        self.file.sync()?;
+        self.spare.file.write_at(0, &header.encode())?;
+        self.spare.file.sync()?;
         Ok(header)
     }
 }

@@ -44,7 +44,7 @@ pub struct Recovery {
     pub groups: u64,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Bytes of a write that was never acknowledged, cut short by a crash, and dropped.
+    /// Bytes of a write that was never acknowledged, cut short by a crash, and dropped; as far as what is left of it tells.
     pub torn_bytes: u64,
     /// Segments that were lost to rot, now or at an earlier start.
     pub quarantined: Vec<QuarantinedSegment>,
@@ -261,9 +261,8 @@ impl Recoverer<'_> {
                 .and_then(|()| found.file.sync())
                 .map_err(failed(format!("writing {} again", found.name)))?;
         }
-        let written = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-        if scan.ending == Ending::Torn {
-            self.recovered.report.torn_bytes += written.saturating_sub(scan.end) as u64;
+        if let Ending::Torn(bytes) = scan.ending {
+            self.recovered.report.torn_bytes += bytes as u64;
         }
         self.recovered.report.groups += scan.groups.len() as u64;
         self.recovered.report.bytes += scan.end as u64;

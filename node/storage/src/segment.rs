@@ -80,6 +80,8 @@ pub(crate) struct Segment {
     pub(crate) checked: AtomicBool,
     /// The disk changed it.
     pub(crate) rotten: AtomicBool,
+    /// The disk could not write or sync it once.
+    pub(crate) failed: AtomicBool,
 }
 
 impl Segment {
@@ -114,16 +116,35 @@ impl Segment {
         }
     }
 
+    /// Whether the disk did well with it: new data may be trusted to it.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.is_rotten() && !self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what the file has behind its end.
+    pub(crate) fn shorten(&self) {
+        match self.file.truncate(self.end()) {
+            Ok(()) => self.file_bytes.store(self.end(), Ordering::Relaxed),
+            Err(error) => tracing::debug!(name = %self.name, %error, "an ended segment keeps its space"),
+        }
+    }
+
     pub(crate) fn file_bytes(&self) -> u64 {
         self.file_bytes.load(Ordering::Relaxed)
     }
 
     /// A record's bytes; check them with [`format::record_at`].
     pub(crate) fn read(&self, entry: Entry) -> Result<Vec<u8>, ReadError> {
-        let mut bytes = vec![0; entry.length() as usize];
-        let result = self.file.read_at(u64::from(entry.offset), &mut bytes);
-        result.map_err(|error| ReadError::Io { reason: format!("{}: {error}", self.name) })?;
+        let mut bytes = Vec::new();
+        self.read_into(entry, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// The same, in a buffer, of which nothing else is left.
+    pub(crate) fn read_into(&self, entry: Entry, buffer: &mut Vec<u8>) -> Result<(), ReadError> {
+        buffer.resize(entry.length() as usize, 0);
+        let result = self.file.read_at(u64::from(entry.offset), buffer);
+        result.map_err(|error| ReadError::Io { reason: format!("{}: {error}", self.name) })
     }
 
     /// The same, unless the disk would have to be waited for.
@@ -147,10 +168,10 @@ pub(crate) fn read_prefix(file: &dyn File, bytes: u64) -> io::Result<Vec<u8>> {
 /// Where the groups of a segment's bytes stop being sound, and why that is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Ending {
-    /// They end where they should, or at space that was never written.
+    /// They end where they should, or nothing shows that more was written.
     Clean,
-    /// A write that was never acknowledged was cut short.
-    Torn,
+    /// A write that was never acknowledged was cut short: so many bytes, as far as they are there.
+    Torn(usize),
     /// Something that was synced is not there any more.
     Rotten,
 }
@@ -185,6 +206,7 @@ impl<'a> Scan<'a> {
     /// Without a header that says where the groups end, a later group tells rot from a tear: it says how far the
     /// segment had been synced when it was written. Rot in the very last synced group cannot be told from a tear;
     /// the mark that the log writes when it falls idle or is closed keeps that group from being the last for long.
+    /// What is no group of this segment says nothing: the file may have been another one's before.
     fn ending(bytes: &[u8], end: usize, salt: u64) -> Ending {
         let rest = bytes.get(end..).unwrap_or_default();
         if rest.iter().all(|&byte| byte == 0) {
@@ -192,10 +214,10 @@ impl<'a> Scan<'a> {
         }
         let later = (end..bytes.len()).filter_map(|at| format::group_at(bytes, at, None, salt));
         if later.into_iter().any(|group| group.synced_to > end as u64) {
-            Ending::Rotten
-        } else {
-            Ending::Torn
+            return Ending::Rotten;
         }
+        let begun = format::group_bytes(rest, salt);
+        begun.map_or(Ending::Clean, |bytes| Ending::Torn(bytes.min(rest.len())))
     }
 
     /// The records in order, each with its offset in the segment.
@@ -235,7 +257,7 @@ impl Segments {
         let slot = self.slots.fetch_add(1, Ordering::Relaxed);
         let segment = Arc::new(Segment {
             slot,
-            range: Range { first: header.first, last: header.last },
+            range: header.range(),
             name,
             file,
             previous_end: header.previous_end,
@@ -248,6 +270,7 @@ impl Segments {
             catalogued: AtomicBool::new(false),
             checked: AtomicBool::new(false),
             rotten: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         });
         write(&self.by_slot).insert(slot, segment.clone());
         segment

@@ -65,6 +65,12 @@ pub(crate) enum Found {
 }
 
 /// What the index says of a key.
+pub(crate) struct Place {
+    located: Result<Located, ReadError>,
+    /// Whether another key has the same hash.
+    pub(crate) shared: bool,
+}
+
 enum Located {
     /// All there is to say.
     Known(Found),
@@ -91,15 +97,28 @@ impl Shared {
 
     /// Reads a key's newest record, and checks it.
     pub(crate) fn read(&self, key: KeyOf<'_>) -> Result<Found, ReadError> {
-        match self.locate(key)? {
+        self.read_at(key, self.locate(key), &mut Vec::new())
+    }
+
+    /// Reads the record at a key's place, and checks it. The buffer is used, and may be used again.
+    pub(crate) fn read_at(
+        &self,
+        key: KeyOf<'_>,
+        place: Place,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Found, ReadError> {
+        match place.located? {
             Located::Known(found) => Ok(found),
-            Located::At(entry, segment) => Ok(self.found(key, entry, &segment, &segment.read(entry)?)),
+            Located::At(entry, segment) => {
+                segment.read_into(entry, buffer)?;
+                Ok(self.found(key, entry, &segment, buffer))
+            }
         }
     }
 
     /// The same, unless it would have to wait for the disk.
     pub(crate) fn try_read(&self, key: KeyOf<'_>) -> Option<Result<Found, ReadError>> {
-        match self.locate(key) {
+        match self.locate(key).located {
             Ok(Located::Known(found)) => Some(Ok(found)),
             Ok(Located::At(entry, segment)) => {
                 let bytes = segment.try_read(entry)?;
@@ -109,16 +128,33 @@ impl Shared {
         }
     }
 
-    fn locate(&self, key: KeyOf<'_>) -> Result<Located, ReadError> {
-        let place = self.index.find(key, |entry| (entry, self.segments.get(entry.segment)));
-        Ok(match place {
-            None => Located::Known(Found::Nothing),
-            Some((entry, _)) if entry.is_lost() || entry.is_stale() => Located::Known(Found::Lost),
+    /// Where a key's newest record is. The file stays readable while the place is held.
+    fn locate(&self, key: KeyOf<'_>) -> Place {
+        let (found, shared) = self.index.look_up(key, |entry| (entry, self.segments.get(entry.segment)));
+        self.place(key.partition, found, shared)
+    }
+
+    /// The same of several keys.
+    pub(crate) fn locate_all(&self, keys: &[KeyOf<'_>]) -> impl Iterator<Item = Place> {
+        let found = self.index.look_up_all(keys, |entry| (entry, self.segments.get(entry.segment)));
+        keys.iter().zip(found).map(|(key, (found, shared))| self.place(key.partition, found, shared))
+    }
+
+    fn place(
+        &self,
+        partition: Partition,
+        found: Option<(Entry, Option<Arc<Segment>>)>,
+        shared: bool,
+    ) -> Place {
+        let located = match found {
+            None => Ok(Located::Known(Found::Nothing)),
+            Some((entry, _)) if entry.is_lost() || entry.is_stale() => Ok(Located::Known(Found::Lost)),
             Some((entry, _)) if entry.is_gone() => {
-                Located::Known(Found::Removed { sure: self.knows_all(key.partition) })
+                Ok(Located::Known(Found::Removed { sure: self.knows_all(partition) }))
             }
-            Some((entry, segment)) => Located::At(entry, segment.ok_or_else(not_open)?),
-        })
+            Some((entry, segment)) => segment.map(|segment| Located::At(entry, segment)).ok_or_else(not_open),
+        };
+        Place { located, shared }
     }
 
     /// What the bytes of a key's newest record say.
@@ -204,6 +240,20 @@ impl Shared {
         let free_bytes = self.free_bytes();
         let reserve_bytes = self.options.free_space_reserve_bytes;
         free_bytes.checked_sub(reserve_bytes).ok_or(WriteError::Full { free_bytes, reserve_bytes })
+    }
+
+    /// The same, after what is kept for later was given back, if need be.
+    pub(crate) fn find_space(&self) -> Result<u64, WriteError> {
+        self.spendable_bytes().or_else(|_| {
+            self.spares.let_go(&*self.disk);
+            self.spendable_bytes()
+        })
+    }
+
+    /// Whether the disk will be full soon.
+    pub(crate) fn is_short(&self) -> bool {
+        let needed = 2 * u64::from(self.options.segment_bytes);
+        self.spendable_bytes().map_or(true, |bytes| bytes < needed)
     }
 
     pub(crate) fn full(&self) -> WriteError {

@@ -60,6 +60,9 @@ pub trait File: Send + Sync {
     /// Its length in bytes.
     fn length(&self) -> io::Result<u64>;
 
+    /// How many names it has; more than one when a folder within has it too, by [`Disk::link`].
+    fn links(&self) -> io::Result<u64>;
+
     /// Fills the buffer from an offset; a file that ends before is an error.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 

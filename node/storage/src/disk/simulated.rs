@@ -501,6 +501,12 @@ impl File for SimulatedFile {
         Ok(lock(&self.content).bytes.len() as u64)
     }
 
+    fn links(&self) -> io::Result<u64> {
+        let state = self.disk.state();
+        state.alive(self.process)?;
+        Ok(state.names.values().filter(|content| Arc::ptr_eq(content, &self.content)).count() as u64)
+    }
+
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let mut state = self.disk.state();
         state.alive(self.process)?;

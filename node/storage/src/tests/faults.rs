@@ -12,19 +12,19 @@ fn disk() -> SimulatedDisk {
 
 impl Rig {
     /// Writes a key, over what is there.
-    fn put(&mut self, number: usize, value: &[u8]) -> Result<Committed, WriteError> {
+    pub(super) fn put(&mut self, number: usize, value: &[u8]) -> Result<Committed, WriteError> {
         let change = event(self.context(&key(number)), value);
         self.commit([(key(number), change)]).remove(0).result.expect("answered")
     }
 
-    fn value(&self, number: usize) -> Option<Vec<u8>> {
+    pub(super) fn value(&self, number: usize) -> Option<Vec<u8>> {
         let set = self.get(&key(number)).unwrap()?;
         let values: Vec<_> = set.values().map(|(_, value)| value.to_vec()).collect();
         assert!(values.len() <= 1, "no siblings here");
         values.into_iter().next()
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         self.usage().state
     }
 }
@@ -231,7 +231,7 @@ fn the_record_of_a_removal_goes_when_nothing_older_is_left() {
     let table = &rig.engine.as_ref().unwrap().access.0.index;
     let left = (0..5).filter(|&number| {
         let key = key(number);
-        table.find(KeyOf { partition: PARTITION, hash: key_hash(&key), key: &key }, |_| ()).is_some()
+        table.look_up(KeyOf { partition: PARTITION, hash: key_hash(&key), key: &key }, |_| ()).0.is_some()
     });
     assert_eq!(left.count(), 0, "the index has forgotten them too");
     rig.disk.restart();

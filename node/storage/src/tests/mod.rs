@@ -5,6 +5,7 @@ mod access;
 mod crashes;
 mod faults;
 mod lost;
+mod reuse;
 mod rot;
 
 use std::collections::{BTreeMap, HashSet};
