@@ -20,6 +20,7 @@ use crate::batch::Batch;
 use crate::entry::KeyOf;
 use crate::error::{ReadError, WriteError};
 use crate::format::{FLAG_INCOMPLETE, FLAG_SHARED_HASH, GROUP_HEADER_BYTES, RECORD_HEADER_BYTES};
+use crate::helper::Reads;
 use crate::log::{Log, Written};
 use crate::options::{Options, RECORD_BYTES_MAX};
 use crate::queue::Wake;
@@ -201,6 +202,8 @@ pub(crate) struct Committer {
 struct Ahead {
     hash: u64,
     place: Place,
+    /// Where the helper puts the record, if it helps.
+    read: Option<(Arc<Reads>, usize)>,
 }
 
 impl Committer {
@@ -338,7 +341,13 @@ impl Committer {
         if ahead.is_empty() {
             let keys: Vec<_> = self.waiting.iter().take(AHEAD).map(key_of).collect();
             let places = self.shared.locate_all(&keys);
-            ahead.extend(keys.iter().zip(places).map(|(key, place)| Ahead { hash: key.hash, place }));
+            let found =
+                keys.iter().zip(places).map(|(key, place)| Ahead { hash: key.hash, place, read: None });
+            ahead.extend(found);
+            let records = || Reads::of(ahead.iter().map(|found| found.place.record()));
+            if let Some(reads) = self.shared.helper.ask(keys.len(), records) {
+                ahead.iter_mut().enumerate().for_each(|(at, found)| found.read = Some((reads.clone(), at)));
+            }
         }
         Some((self.waiting.pop_front()?, ahead.pop_front()?))
     }
@@ -348,15 +357,16 @@ impl Committer {
         &mut self,
         group: &mut Group,
         write: &Write,
-        Ahead { hash, place }: Ahead,
+        Ahead { hash, place, read }: Ahead,
     ) -> Result<(usize, u64), WriteError> {
         if write.key.len() > key_bytes_max(write.partition) {
             return Err(WriteRefused::TooLarge.into());
         }
         let key = KeyOf { partition: write.partition, hash, key: &write.key };
+        let read = read.and_then(|(reads, at)| reads.take(at));
         let slot = match group.position(key) {
             Some(slot) => slot,
-            None => group.add(self.base(key, &write.key, place).map_err(WriteError::Unreadable)?),
+            None => group.add(self.base(key, &write.key, place, read).map_err(WriteError::Unreadable)?),
         };
         if group.slots[slot].incomplete && !matches!(write.change, Change::Merge(_)) {
             // An event would claim to have seen what this disk forgot, and nobody may trust it to forget the rest.
@@ -370,9 +380,15 @@ impl Committer {
     }
 
     /// What a key holds before the group.
-    fn base(&mut self, key: KeyOf<'_>, owned: &Bytes, place: Place) -> Result<Slot, ReadError> {
+    fn base(
+        &mut self,
+        key: KeyOf<'_>,
+        owned: &Bytes,
+        place: Place,
+        read: Option<Vec<u8>>,
+    ) -> Result<Slot, ReadError> {
         let shared = place.shared;
-        let found = self.shared.read_at(key, place, &mut self.buffer)?;
+        let found = self.shared.read_at(key, place, read, &mut self.buffer)?;
         if let Found::Other(owner) = &found {
             self.shared.index.split(key.partition, key.hash, owner.clone());
         }

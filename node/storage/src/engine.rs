@@ -15,6 +15,7 @@ use crate::access::Access;
 use crate::commit::Committer;
 use crate::disk::{DirectoryLock, Disk};
 use crate::error::OpenError;
+use crate::helper::Helper;
 use crate::lifted::Lifted;
 use crate::log::Log;
 use crate::merge::Merger;
@@ -77,6 +78,7 @@ impl Engine {
             spares: Spares::default(),
             status: Status::default(),
             background: Background::default(),
+            helper: Helper::default(),
             lost_through,
             synced_position: AtomicU64::new(position),
             lifted,

@@ -9,7 +9,7 @@
 //! same engine driven by threads of its own.
 //!
 //! One idea a file: `engine`, `format` (the bytes), `segment` (files that tile the log, and how rot is told from a torn write),
-//! `catalogue` (a start without reading it all), `entry`, `hashes` and `index`, `queue`, `batch`, `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
+//! `catalogue` (a start without reading it all), `entry`, `hashes` and `index`, `queue`, `batch`, `helper` (reads beside the committer), `log` (writing, and what happens when that fails), `commit`, `merge`, `spare`,
 //! `snapshot`, `recovery`, `lifted` (what rot took and peers gave back). [`disk`] is the disk, and [`disk::simulated`] one that fails on purpose.
 //!
 //! Memory: about 50 bytes a key, the queue, one group, and a segment while it is merged or recovered.
@@ -26,6 +26,7 @@ mod error;
 mod format;
 mod gentle;
 mod hashes;
+mod helper;
 mod index;
 mod lifted;
 mod log;

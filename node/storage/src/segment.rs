@@ -9,6 +9,7 @@ use std::io;
 use std::iter;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::thread;
 
 use crate::disk::File;
 use crate::entry::Entry;
@@ -158,10 +159,16 @@ impl Segment {
     }
 }
 
+/// How much is read at once; then the processor is offered, as in [`gently`].
+const READ_BYTES: usize = 256 * 1024;
+
 /// The first bytes of a file, up to an offset or its end.
 pub(crate) fn read_prefix(file: &dyn File, bytes: u64) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; bytes.min(file.length()?) as usize];
-    file.read_at(0, &mut buffer)?;
+    for (number, part) in buffer.chunks_mut(READ_BYTES).enumerate() {
+        file.read_at((number * READ_BYTES) as u64, part)?;
+        thread::yield_now();
+    }
     Ok(buffer)
 }
 

@@ -15,6 +15,7 @@ use crate::disk::Disk;
 use crate::entry::{Entry, KeyOf};
 use crate::error::{ReadError, WriteError};
 use crate::format::{self, FLAG_INCOMPLETE, Record};
+use crate::helper::Helper;
 use crate::index::Index;
 use crate::lifted::Lifted;
 use crate::options::Options;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) spares: Spares,
     pub(crate) status: Status,
     pub(crate) background: Background,
+    pub(crate) helper: Helper,
     /// The newest segment that was lost to rot as a whole; 0 when none was. What is older may be outdated.
     pub(crate) lost_through: u64,
     pub(crate) lifted: Lifted,
@@ -71,6 +73,16 @@ pub(crate) struct Place {
     pub(crate) shared: bool,
 }
 
+impl Place {
+    /// The record that must be read.
+    pub(crate) fn record(&self) -> Option<(Entry, Arc<Segment>)> {
+        match &self.located {
+            Ok(Located::At(entry, segment)) => Some((*entry, segment.clone())),
+            _ => None,
+        }
+    }
+}
+
 enum Located {
     /// All there is to say.
     Known(Found),
@@ -97,20 +109,25 @@ impl Shared {
 
     /// Reads a key's newest record, and checks it.
     pub(crate) fn read(&self, key: KeyOf<'_>) -> Result<Found, ReadError> {
-        self.read_at(key, self.locate(key), &mut Vec::new())
+        self.read_at(key, self.locate(key), None, &mut Vec::new())
     }
 
-    /// Reads the record at a key's place, and checks it. The buffer is used, and may be used again.
+    /// Reads the record at a key's place, if it was not read before, and checks it. The buffer is used, and may be used
+    /// again.
     pub(crate) fn read_at(
         &self,
         key: KeyOf<'_>,
         place: Place,
+        read: Option<Vec<u8>>,
         buffer: &mut Vec<u8>,
     ) -> Result<Found, ReadError> {
         match place.located? {
             Located::Known(found) => Ok(found),
             Located::At(entry, segment) => {
-                segment.read_into(entry, buffer)?;
+                match read {
+                    Some(bytes) => *buffer = bytes,
+                    None => segment.read_into(entry, buffer)?,
+                }
                 Ok(self.found(key, entry, &segment, buffer))
             }
         }

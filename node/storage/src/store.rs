@@ -26,6 +26,8 @@ impl Store {
         let (engine, report) = Engine::open(disk, actor, options)?;
         let Engine { access, committer, merger, preparer, lock } = engine;
         let handle = Handle { access, threads: Mutex::default(), lock: Mutex::new(Some(lock)) };
+        let helped = handle.access.0.clone();
+        handle.start("log-read", move || helped.helper.run())?;
         handle.start("log-commit", move || committer.run())?;
         handle.start("log-merge", move || merger.run())?;
         handle.start("log-prepare", move || preparer.run())?;
@@ -76,6 +78,7 @@ impl Handle {
     fn close(&self) {
         self.access.0.queue.close();
         self.access.0.background.close();
+        self.access.0.helper.close();
         let mut threads = lock(&self.threads);
         let this = thread::current().id();
         for thread in threads.drain(..) {

@@ -134,6 +134,28 @@ fn concurrent_writers_and_merging_on_a_real_disk() {
 }
 
 #[test]
+fn groups_that_are_large_are_built_on_everything_before_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(real(directory.path()), 1, small());
+    for round in 1..=8 {
+        let (sender, answers) = mpsc::channel();
+        store.submit_all((0..200).map(|number| {
+            let (key, sender) = (format!("{number}"), sender.clone());
+            Write {
+                partition: partition(key.as_bytes()),
+                key: Bytes::from(key),
+                change: event(Context::default(), &[round as u8; 50]),
+                prepared: None,
+                done: Box::new(move |answer: Answer| sender.send(answer).unwrap_or_default()),
+            }
+        }));
+        drop(sender);
+        let siblings: Vec<_> = answers.iter().map(|answer| answer.unwrap().siblings).collect();
+        assert_eq!(siblings, [round; 200]);
+    }
+}
+
+#[test]
 fn power_cuts_under_load_lose_no_acknowledged_write() {
     let disk = simulated();
     let mut promised: BTreeMap<String, u64> = BTreeMap::new();
