@@ -7,7 +7,7 @@
 //!   the record that removes a key is known to be needed while an older one could come back.
 //! - A partition's tree, if it has one, is told of every change under the lock under which the change is made.
 //!
-//! Keys themselves are not kept: a partition maps the 64-bit hash of a key to its record, about 48 bytes a key, and
+//! Keys themselves are not kept: a partition maps the 64-bit hash of a key to its record, about 40 bytes a key, and
 //! the record says whose it is. Only keys that share their hash (anybody can make such keys) are kept whole.
 
 use std::collections::BTreeMap;

@@ -31,7 +31,8 @@ pub struct Options {
     pub durability: Durability,
     /// Writes are refused while the disk has less free than this; merging may use it.
     pub free_space_reserve_bytes: u64,
-    /// The size of a segment of the log. Up to two are allocated ahead of what is stored.
+    /// The size of a segment of the log. Up to two are allocated ahead of what is stored, and
+    /// while the log is written up to four files of merged ones wait to be used again.
     pub segment_bytes: u32,
     /// How many writes may wait.
     pub queue_writes_max: usize,

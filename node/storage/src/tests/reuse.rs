@@ -29,7 +29,7 @@ impl Rig {
 
     /// Writes until the segment that is written has the file of an older one, of which something is left behind its end.
     fn churn_into_old_file(&mut self) {
-        self.churn(60);
+        self.churn(30);
         while !self.newest_bytes().iter().rev().take(1000).any(|&byte| byte != 0) {
             self.churn(1);
         }
@@ -60,7 +60,7 @@ fn a_power_cut_at_any_operation_loses_nothing() {
         let mut rig = Rig::new(disk(operations), small());
         rig.churn_into_old_file();
         rig.disk.cut_power_after(operations);
-        rig.churn(30);
+        rig.churn(15);
         let finished = rig.disk.is_powered();
         rig.disk.restart();
         assert_eq!(rig.open().unwrap().quarantined, [], "after {operations} operations");
