@@ -67,6 +67,8 @@ pub enum Bug {
     AdoptBeforeKept,
     /// A node tells how far it is before that is on its disk.
     TellBeforeKept,
+    /// What a node refuses that has only just become a member, or has not heard yet of a new one, is refused for good.
+    FinalRefusals,
 }
 
 impl Bug {
@@ -102,6 +104,9 @@ impl Bug {
         Bug::AdoptBeforeKept,
         Bug::TellBeforeKept,
     ];
+
+    /// Those that lose nothing, but let requests fail while the ring changes: calm runs must catch them.
+    pub const CALM: [Bug; 1] = [Bug::FinalRefusals];
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -30,6 +30,9 @@ use crate::timers::Timer;
 /// Between two rounds of asking those who have not answered.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
+/// The same, when one of them only had to hear of the epoch first: until it is claimed a new member holds up writes.
+const ASK_AGAIN_SOON: Duration = Duration::from_millis(50);
+
 /// Positions that were heard are put on the disk this often.
 const KEEP_POSITIONS: Duration = Duration::from_secs(5);
 /// Claims that may wait for the disk.
@@ -124,11 +127,21 @@ impl<S: Storage> Replica<S> {
                 self.call(id, request.clone(), Purpose::Claim);
             }
         }
-        let at = self.now.mono + ASK_AGAIN;
+        self.ask_for_claims_at(self.now.mono + ASK_AGAIN);
+    }
+
+    fn ask_for_claims_at(&mut self, at: Duration) {
         if let Some(before) = self.claim.ask_at.replace(at) {
             self.timers.cancel(before, Timer::Claim);
         }
         self.timers.set(at, Timer::Claim);
+    }
+
+    fn ask_for_claims_soon(&mut self) {
+        let at = self.now.mono + ASK_AGAIN_SOON;
+        if !self.claim.renewed && self.claim.ask_at.is_none_or(|set| set > at) {
+            self.ask_for_claims_at(at);
+        }
     }
 
     fn count_claims(&mut self) {
@@ -154,6 +167,7 @@ impl<S: Storage> Replica<S> {
             {
                 self.fetch_epoch(from);
             }
+            Ending::Response(Response::Refused(Refusal::EpochUnknown { .. })) => self.ask_for_claims_soon(),
             Ending::Response(Response::Claimed(Claimed::Known { start })) if !self.claim.won => {
                 self.effects.push(Effect::Amnesia { known_start: *start });
             }

@@ -16,10 +16,11 @@ use crate::calls::{Ending, Purpose};
 use crate::interface::{Answer, Found};
 use crate::repair::LoadFor;
 use crate::replica::Replica;
-use crate::ring::is_misrouted;
+use crate::ring::passes;
 use crate::serve::MergeFor;
 use crate::storage::Storage;
 use crate::timers::Timer;
+use crate::write::Reroute;
 
 /// A read in progress.
 pub(crate) struct ReadOperation {
@@ -33,8 +34,8 @@ pub(crate) struct ReadOperation {
     needed: u8,
     ends: Duration,
     hedge_at: Option<Duration>,
-    pub(crate) reroute_at: Option<Duration>,
-    /// Whether a replica refused it because the ring changes.
+    pub(crate) reroute: Reroute,
+    /// Whether a replica refused it for a reason that passes by itself, such as a change of the ring.
     misrouted: bool,
     /// The partition's when it began.
     generation: u64,
@@ -70,7 +71,7 @@ impl<S: Storage> Replica<S> {
             needed,
             ends,
             hedge_at: None,
-            reroute_at: None,
+            reroute: Reroute::default(),
             misrouted: false,
             generation: self.generation(partition),
             calls: Vec::new(),
@@ -86,7 +87,7 @@ impl<S: Storage> Replica<S> {
     /// The ring changes: everybody is asked again, by what is known now.
     pub(crate) fn reroute_read(&mut self, operation: u64) {
         let Some(op) = self.reads.get_mut(&operation) else { return };
-        (op.reroute_at, op.misrouted) = (None, false);
+        (op.reroute.at, op.misrouted) = (None, false);
         let Some(state) = self.ring.state() else { return };
         let (epoch, partition, needed) = (state.read_by(op.partition).clone(), op.partition, op.needed);
         let calls = std::mem::take(&mut op.calls);
@@ -167,7 +168,7 @@ impl<S: Storage> Replica<S> {
 
     pub(crate) fn ask_ended(&mut self, operation: u64, owner: NodeId, ending: Ending) {
         let reply = match ending {
-            Ending::Response(Response::Refused(refusal)) if is_misrouted(&refusal) => {
+            Ending::Response(Response::Refused(refusal)) if passes(&refusal, self.ring.number()) => {
                 if let Some(op) = self.reads.get_mut(&operation) {
                     op.misrouted = true;
                     let partition = op.partition;
@@ -244,7 +245,8 @@ impl<S: Storage> Replica<S> {
         self.timers.set(op.ends, Timer::Read(operation));
         let (quorum, generation) = (op.quorum.again(), self.generation(op.partition));
         let calls = Vec::new();
-        let op = ReadOperation { quorum, generation, hedge_at: None, reroute_at: None, calls, ..op };
+        let reroute = Reroute { at: None, ..op.reroute };
+        let op = ReadOperation { quorum, generation, hedge_at: None, reroute, calls, ..op };
         self.reads.insert(operation, op);
         self.ask_more(operation);
     }
@@ -256,7 +258,7 @@ impl<S: Storage> Replica<S> {
         if let Some(at) = op.hedge_at {
             self.timers.cancel(at, Timer::Hedge(operation));
         }
-        if let Some(at) = op.reroute_at {
+        if let Some(at) = op.reroute.at {
             self.timers.cancel(at, Timer::Reroute(operation));
         }
         self.calls.forget(&op.calls);

@@ -60,12 +60,12 @@ impl<S: Storage> Replica<S> {
                 self.load(partition, key, LoadFor::Peer { node, request: id, whole });
             }),
             Request::Repair { epoch, key, sources } => self.begin_repair(node, id, epoch, key, sources),
-            Request::Write { key, write, timeout_ms, .. } => {
+            Request::Write { epoch, key, write, timeout_ms } => {
                 // One that comes again is answered once.
                 if !self.once.is_first(from, id) {
                     return;
                 }
-                self.serve_write(node, id, key, write, timeout_ms)
+                self.serve_write(node, id, epoch, key, write, timeout_ms)
             }
             Request::Exchange { epoch, request } => self.serve_exchange(from, id, epoch, request),
             Request::Collection { epoch, request } => self.serve_collection(node, id, epoch, request),
@@ -116,11 +116,14 @@ impl<S: Storage> Replica<S> {
         &mut self,
         node: NodeId,
         request: u64,
+        routed: u64,
         key: Bytes,
         write: ClientWrite,
         timeout_ms: u32,
     ) -> Result<(), Refusal> {
-        // Whatever it was routed by: it is coordinated here, by the epochs that are known here.
+        // Whatever it was routed by, it is coordinated here by the epochs that are known here; but who asks may be a member
+        // only by one that is not.
+        self.is_behind(node, routed);
         let epoch = self.serving_epoch()?;
         self.admit_member(&epoch, node)?;
         self.expect_coordinator(epoch.partitions().of_key(&key))?;

@@ -19,15 +19,17 @@ use crate::calls::{Ending, Purpose, failure_of};
 use crate::interface::{Answer, Completion, Done};
 use crate::repair::LoadFor;
 use crate::replica::Replica;
-use crate::ring::is_misrouted;
+use crate::ring::passes;
 use crate::serve::refusal;
 use crate::storage::Storage;
 use crate::timers::Timer;
 
 /// How often the parts of one write may be sent again because something was collected meanwhile.
 const RESENDS_MAX: u8 = 8;
-/// How soon a request is routed again that a replica refused because the ring changes.
-pub(crate) const REROUTE_AFTER: Duration = Duration::from_millis(15);
+/// How soon a request is routed again that a replica refused because the ring changes; the next time after twice as long.
+const REROUTE_AFTER: Duration = Duration::from_millis(15);
+/// No later than that.
+const REROUTE_AFTER_MAX: Duration = Duration::from_millis(240);
 
 /// Who waits for a write.
 #[derive(Clone, Copy, Debug)]
@@ -46,13 +48,34 @@ pub(crate) struct WriteOperation {
     key: Bytes,
     ends: Duration,
     hedge_at: Option<Duration>,
-    reroute_at: Option<Duration>,
+    pub(crate) reroute: Reroute,
     calls: Vec<u64>,
     held_bytes: usize,
     /// Counts its content messages; drawn before anything of the key was read, so that what is drawn later knows
     /// all that was held then (see `quorate_core::collection`).
     sent: u64,
     stage: Stage,
+}
+
+/// When a request is routed again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reroute {
+    /// None when nothing was refused since the last time.
+    pub(crate) at: Option<Duration>,
+    pub(crate) times: u32,
+}
+
+impl Reroute {
+    /// When, if that was not known before: mostly at once, and more rarely where that does not help.
+    fn set(&mut self, now: Duration) -> Option<Duration> {
+        if self.at.is_some() {
+            return None;
+        }
+        let after = REROUTE_AFTER.saturating_mul(1 << self.times.min(8)).min(REROUTE_AFTER_MAX);
+        self.times += 1;
+        self.at = Some(now + after);
+        self.at
+    }
 }
 
 enum Stage {
@@ -113,7 +136,7 @@ impl<S: Storage> Replica<S> {
             key,
             ends,
             hedge_at: None,
-            reroute_at: None,
+            reroute: Reroute::default(),
             calls,
             held_bytes,
             sent,
@@ -204,7 +227,7 @@ impl<S: Storage> Replica<S> {
             return self.reroute_read(operation);
         }
         let Some(op) = self.writes.get_mut(&operation) else { return };
-        op.reroute_at = None;
+        op.reroute.at = None;
         self.stats.rerouted += 1;
         let (partition, ends) = (op.partition, op.ends);
         if let Stage::Forwarded { .. } = &op.stage {
@@ -235,14 +258,12 @@ impl<S: Storage> Replica<S> {
 
     /// Routes a request again in a moment, when this node has learned why it was refused.
     pub(crate) fn reroute_soon(&mut self, operation: u64) {
-        let at = self.now.mono + REROUTE_AFTER;
-        let when = match (self.writes.get_mut(&operation), self.reads.get_mut(&operation)) {
-            (Some(op), _) => &mut op.reroute_at,
-            (None, Some(op)) => &mut op.reroute_at,
+        let reroute = match (self.writes.get_mut(&operation), self.reads.get_mut(&operation)) {
+            (Some(op), _) => &mut op.reroute,
+            (None, Some(op)) => &mut op.reroute,
             (None, None) => return,
         };
-        if when.is_none() {
-            *when = Some(at);
+        if let Some(at) = reroute.set(self.now.mono) {
             self.timers.set(at, Timer::Reroute(operation));
         }
     }
@@ -344,7 +365,7 @@ impl<S: Storage> Replica<S> {
             Ending::Response(Response::Refused(Refusal::Stale)) if self.may_resend(operation, owner) => {
                 return self.resend_stale(operation);
             }
-            Ending::Response(Response::Refused(refusal)) if is_misrouted(refusal) => {
+            Ending::Response(Response::Refused(refusal)) if self.may_reroute(operation, refusal) => {
                 let Some(op) = self.writes.get_mut(&operation) else { return };
                 let partition = op.partition;
                 if let Stage::Spreading { misrouted, .. } = &mut op.stage {
@@ -360,6 +381,13 @@ impl<S: Storage> Replica<S> {
         // The hint first: it may be what keeps the write from being given up.
         self.hint(operation, owner);
         self.settle(operation, |quorum| quorum.failed(owner, ending.failure()));
+    }
+
+    /// Whether the part is sent again that was refused so. One that only starts gets a hint as soon as nobody waits for it:
+    /// who knows when its start is claimed.
+    fn may_reroute(&self, operation: u64, refusal: &Refusal) -> bool {
+        let is_waited_for = self.writes.get(&operation).is_some_and(|op| op.origin.is_some());
+        passes(refusal, self.ring.number()) && (is_waited_for || !matches!(refusal, Refusal::Starting))
     }
 
     /// Something was collected while the message was on its way: what it carried may be too old, and what is held here
@@ -457,7 +485,7 @@ impl<S: Storage> Replica<S> {
         if let Some(at) = op.hedge_at {
             self.timers.cancel(at, Timer::WriteHedge(operation));
         }
-        if let Some(at) = op.reroute_at {
+        if let Some(at) = op.reroute.at {
             self.timers.cancel(at, Timer::Reroute(operation));
         }
         self.calls.forget(&op.calls);
@@ -518,7 +546,7 @@ impl<S: Storage> Replica<S> {
         let Some(op) = self.writes.get_mut(&operation) else { return };
         let Stage::Forwarded { write, others } = &mut op.stage else { return };
         let Some(owner) = others.pop() else {
-            return match is_misrouted(&last) {
+            return match passes(&last, self.ring.number()) {
                 true => self.reroute_soon(operation),
                 false => self.finish_write(operation, Err(last)),
             };

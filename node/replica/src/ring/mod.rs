@@ -144,15 +144,19 @@ pub(crate) fn takes_part(epoch: &Epoch, node: NodeId) -> bool {
     epoch.member(node).is_some_and(takes_part)
 }
 
-/// Whether a refusal says that one of the two knows less of the ring than the other: it passes.
-pub(crate) fn is_misrouted(refusal: &Refusal) -> bool {
-    matches!(
-        refusal,
+/// Whether a refusal passes by itself, so that its request is routed again: one of the two knows less of the ring than the
+/// other, or the other has only just become a member. `known_here` is the newest epoch here: who says by an older one that
+/// somebody is no member has not heard yet of the one that makes it a member.
+pub(crate) fn passes(refusal: &Refusal, known_here: u64) -> bool {
+    match refusal {
         Refusal::EpochRetired { .. }
-            | Refusal::ReadsMoved { .. }
-            | Refusal::EpochUnknown { .. }
-            | Refusal::NotOwner { .. }
-    )
+        | Refusal::ReadsMoved { .. }
+        | Refusal::EpochUnknown { .. }
+        | Refusal::NotOwner { .. } => true,
+        Refusal::NoEpoch | Refusal::Starting => !planted::is(Bug::FinalRefusals),
+        Refusal::NotMember { known } => *known < known_here && !planted::is(Bug::FinalRefusals),
+        _ => false,
+    }
 }
 
 /// What is served by which epoch.
@@ -175,14 +179,27 @@ impl<S: Storage> Replica<S> {
         Ok(state)
     }
 
+    /// Asks a peer for the epoch that it routed a message by, if that is not known here. Whether it is not.
+    pub(crate) fn is_behind(&mut self, from: NodeId, routed: u64) -> bool {
+        let is_behind = routed > self.ring.number();
+        if is_behind {
+            self.fetch_epoch(from);
+        }
+        is_behind
+    }
+
+    /// Refuses what was routed by an epoch that is not known here: before anything else, since that epoch may be the one that
+    /// makes this node a member.
+    fn expect_known(&mut self, from: NodeId, routed: u64) -> Result<(), Refusal> {
+        let known = self.ring.number();
+        if self.is_behind(from, routed) { Err(Refusal::EpochUnknown { routed, known }) } else { Ok(()) }
+    }
+
     /// Checks that a peer's message was routed by our newest epoch, from a member (INV-FENCE).
     pub(crate) fn admit(&mut self, from: NodeId, routed: u64) -> Result<Arc<Epoch>, Refusal> {
+        self.expect_known(from, routed)?;
         let epoch = self.serving_epoch()?;
         let known = epoch.number();
-        if routed > known {
-            self.fetch_epoch(from);
-            return Err(Refusal::EpochUnknown { routed, known });
-        }
         if routed < known && !planted::is(Bug::SkipFence) {
             return Err(Refusal::EpochRetired { routed, known });
         }
@@ -228,15 +245,11 @@ impl<S: Storage> Replica<S> {
         routed: u64,
         key: &Bytes,
     ) -> Result<Partition, Refusal> {
+        self.expect_known(from, routed)?;
         let state = self.serving()?;
-        let (newest, known) = (state.newest().clone(), state.newest().number());
+        let (newest, known) = (state.newest(), state.newest().number());
         let partition = newest.partitions().of_key(key);
-        self.admit_member(&newest, from)?;
-        if routed > known {
-            self.fetch_epoch(from);
-            return Err(Refusal::EpochUnknown { routed, known });
-        }
-        let state = self.serving()?;
+        self.admit_member(newest, from)?;
         state.admits_read(partition, routed).map_err(|floor| Refusal::ReadsMoved { routed, floor })?;
         let epoch = state.chain().get(routed).ok_or(Refusal::EpochRetired { routed, known })?;
         if !epoch.owns(self.id(), partition) {
