@@ -138,7 +138,11 @@ impl<S: Storage> Replica<S> {
             let start = known.map_or(0, |known| known.start);
             self.sync.co_owners.insert(id, CoOwner { shared, due, last_full_unix_ms, start });
         }
-        self.set_exchange_timer(spread);
+        // One that is under way goes on at its own pace; and what was due before stays so.
+        if self.sync.running.is_none() {
+            let due = self.sync.co_owners.values().map(|peer| peer.due).min().unwrap_or_default();
+            self.set_exchange_timer(due.saturating_sub(self.now.mono).min(IDLE));
+        }
     }
 
     /// A co-owner is back: what it missed is looked for at once.
