@@ -14,7 +14,7 @@ use crate::check::overlap::{self, Overlap};
 use crate::clock::unix_ms;
 use crate::dice::Dice;
 use crate::history::{KeyId, Op, OpId, Outcome, Verdict, What, key_name, mark_of_delete, value};
-use crate::scenario::{CLIENTS_END, ClientPlan, SETTLED};
+use crate::scenario::{CALM, CLIENTS_END, ClientPlan, SETTLED};
 use crate::trace::shown;
 use crate::world::{Event, Input, Reply, World};
 
@@ -171,7 +171,7 @@ impl World {
         let chosen = if asker.dice.chance(600) { asker.plan.home } else { any };
         let is_member = |at: &usize| self.serves(*at);
         let from = (0..self.machines.len()).map(|step| (chosen + step) % self.machines.len());
-        match self.now >= SETTLED {
+        match self.now >= SETTLED || self.scenario.is_calm {
             true => from.into_iter().find(is_member).unwrap_or(chosen),
             false => chosen,
         }
@@ -186,7 +186,8 @@ impl World {
         let claimed = self.machines[machine].process.as_ref().filter(|process| process.replica.is_claimed());
         let member =
             claimed.and_then(|process| process.replica.epoch()?.member(id).map(|member| member.state));
-        self.operator.takes_part(id) && member.is_some_and(MemberState::takes_part)
+        let is_led_to = !self.scenario.is_calm || self.operator.leads_clients_to(id, self.now);
+        self.operator.takes_part(id) && member.is_some_and(MemberState::takes_part) && is_led_to
     }
 
     /// A request reaches its machine.
@@ -264,11 +265,13 @@ impl World {
         let op = self.history.op(id);
         let (client, key, is_write, began) = (op.client, op.key, op.is_write(), op.began);
         self.trace.say(|| format!("client {client} hears of #{id}: {}", told(&reply)));
-        if let Reply::Answer(answer) = &reply
-            && (SETTLED..CLIENTS_END).contains(&began)
-            && !self.is_excused(answer)
-        {
-            answers::when_settled(id, answer)?;
+        if self.must_succeed(began) {
+            match &reply {
+                Reply::Answer(answer) if self.is_excused(answer) => {}
+                Reply::Answer(answer) => answers::when_nothing_is_wrong(id, answer)?,
+                Reply::Refused | Reply::Broken if self.scenario.is_calm => return Err(answers::cut(id)),
+                Reply::Refused | Reply::Broken => {}
+            }
         }
         let outcome = match (&reply, is_write) {
             (Reply::Answer(Answer::Written(written)), _) => {
@@ -332,12 +335,20 @@ impl World {
         overlap::read(&mut self.history, id, set, needed, &overlap, self.now)
     }
 
+    /// Whether a request that began then must be answered as asked: faults are long over, or there never were any.
+    fn must_succeed(&self, began: Duration) -> bool {
+        let since = if self.scenario.is_calm { CALM } else { SETTLED };
+        (since..CLIENTS_END).contains(&began)
+    }
+
     /// Answers that a good day may bring as well.
     fn is_excused(&self, answer: &Answer) -> bool {
         match answer {
             Answer::Refused(Refusal::Busy) => self.scenario.operations_max < 100,
             // Its node was removed meanwhile: the client goes to another one.
-            Answer::Refused(Refusal::NotMember { .. }) => self.scenario.ring.is_live(),
+            Answer::Refused(Refusal::NotMember { .. }) => {
+                self.scenario.ring.is_live() && !self.scenario.is_calm
+            }
             _ => false,
         }
     }

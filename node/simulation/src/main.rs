@@ -42,10 +42,16 @@ struct Arguments {
     /// Plant a bug, by its name, or `all` of them in turn: each must be caught
     #[arg(long)]
     bug: Option<String>,
+    /// Runs in which nothing goes wrong but that the ring changes: no request may fail
+    #[arg(long)]
+    calm: bool,
     /// Do not shrink failing schedules
     #[arg(long)]
     no_shrink: bool,
 }
+
+/// What a seed stands for.
+type Draw = fn(u64) -> Scenario;
 
 fn main() -> ExitCode {
     match start(&Arguments::parse()) {
@@ -61,14 +67,15 @@ fn main() -> ExitCode {
 /// Whether all is as it should be.
 fn start(arguments: &Arguments) -> Result<bool> {
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let draw: Draw = if arguments.calm { Scenario::draw_calm } else { Scenario::draw };
     match (&arguments.bug, arguments.seed) {
         (Some(name), None) if name == "all" => catch_all(jobs),
         (bug, Some(seed)) => {
             let bug = bug.as_deref().map(bug_named).transpose()?;
-            Ok(replay(seed, bug, arguments.trace))
+            Ok(replay(&draw(seed), seed, bug, arguments.trace))
         }
-        (Some(name), None) => Ok(catch(bug_named(name)?, arguments.first, arguments.seeds, jobs)),
-        (None, None) => Ok(run_all(arguments, jobs)),
+        (Some(name), None) => Ok(catch(bug_named(name)?, draw, arguments.first, arguments.seeds, jobs)),
+        (None, None) => Ok(run_all(arguments, draw, jobs)),
     }
 }
 
@@ -76,8 +83,9 @@ fn bug_named(name: &str) -> Result<Bug> {
     if !cfg!(feature = "planted-bugs") {
         bail!("no bugs are planted in this program: build it with `--features planted-bugs`");
     }
-    let known: Vec<String> = Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
-    let found = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    let all = || Bug::ALL.into_iter().chain(Bug::CALM).chain([Bug::SkipBarrier]);
+    let known: Vec<String> = all().map(|bug| format!("{bug:?}")).collect();
+    let found = all().find(|bug| format!("{bug:?}") == name);
     found.ok_or_else(|| anyhow::anyhow!("no bug is called {name}; there are: {}", known.join(", ")))
 }
 
@@ -131,7 +139,14 @@ impl Sum {
 }
 
 /// Runs seeds on threads, and hands each report over as it comes, until nobody wants more.
-fn each(bug: Option<Bug>, first: u64, seeds: u64, jobs: usize, mut take: impl FnMut(u64, Report) -> bool) {
+fn each(
+    bug: Option<Bug>,
+    draw: Draw,
+    first: u64,
+    seeds: u64,
+    jobs: usize,
+    mut take: impl FnMut(u64, Report) -> bool,
+) {
     let (next, enough) = (AtomicU64::new(first), AtomicBool::new(false));
     let (send, receive) = mpsc::sync_channel(jobs);
     std::thread::scope(|scope| {
@@ -141,7 +156,7 @@ fn each(bug: Option<Bug>, first: u64, seeds: u64, jobs: usize, mut take: impl Fn
                 plant(bug);
                 while !enough.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds || send.send((seed, one(seed))).is_err() {
+                    if seed >= first + seeds || send.send((seed, run_guarded(&draw(seed), false))).is_err() {
                         break;
                     }
                 }
@@ -156,20 +171,14 @@ fn each(bug: Option<Bug>, first: u64, seeds: u64, jobs: usize, mut take: impl Fn
     });
 }
 
-/// One seed. A panic is a finding like others.
-fn one(seed: u64) -> Report {
-    let scenario = Scenario::draw(seed);
-    run_guarded(&scenario, false)
-}
-
-fn run_all(arguments: &Arguments, jobs: usize) -> bool {
+fn run_all(arguments: &Arguments, draw: Draw, jobs: usize) -> bool {
     let (begun, mut sum) = (Instant::now(), Sum::default());
-    each(None, arguments.first, arguments.seeds, jobs, |seed, report| {
+    each(None, draw, arguments.first, arguments.seeds, jobs, |seed, report| {
         sum.add(seed, &report);
         if report.violation.is_some() {
             clear_line();
             if sum.failed.len() <= FAILURES_SHOWN {
-                explain(seed, !arguments.no_shrink);
+                explain(&draw(seed), seed, !arguments.no_shrink);
             } else if let Some(violation) = &report.violation {
                 println!("seed {seed}: {}: {}", violation.invariant, violation.what);
             }
@@ -179,8 +188,9 @@ fn run_all(arguments: &Arguments, jobs: usize) -> bool {
     });
     clear_line();
     println!("{} (in {:.0} s)", sum.line(), begun.elapsed().as_secs_f64());
+    let calm = if arguments.calm { " --calm" } else { "" };
     for (seed, invariant) in &sum.failed {
-        println!("  {invariant} breaks with seed {seed}: cargo xtask sim --seed {seed}");
+        println!("  {invariant} breaks with seed {seed}: cargo xtask sim --seed {seed}{calm}");
     }
     sum.failed.is_empty()
 }
@@ -204,16 +214,15 @@ fn clear_line() {
 }
 
 /// Shows a failure: what broke, what led to it, and the least that does.
-fn explain(seed: u64, shrinks: bool) {
-    let scenario = Scenario::draw(seed);
-    let report = run_guarded(&scenario, true);
+fn explain(scenario: &Scenario, seed: u64, shrinks: bool) {
+    let report = run_guarded(scenario, true);
     let Some(violation) = &report.violation else {
         println!("seed {seed} failed once and not again: the simulator is not deterministic");
         return;
     };
     println!("seed {seed} breaks {}: {}", violation.invariant, violation.what);
     let smaller = if shrinks {
-        let (smaller, runs) = shrink(&scenario, violation.invariant);
+        let (smaller, runs) = shrink(scenario, violation.invariant);
         println!("shrunk in {runs} runs to:\n{smaller}");
         run_guarded(&smaller, true)
     } else {
@@ -224,10 +233,9 @@ fn explain(seed: u64, shrinks: bool) {
     smaller.lines[from..].iter().for_each(|line| println!("  {line}"));
 }
 
-fn replay(seed: u64, bug: Option<Bug>, all_lines: bool) -> bool {
+fn replay(scenario: &Scenario, seed: u64, bug: Option<Bug>, all_lines: bool) -> bool {
     plant(bug);
-    let scenario = Scenario::draw(seed);
-    let report = run_guarded(&scenario, true);
+    let report = run_guarded(scenario, true);
     println!("{scenario}");
     let shown = if all_lines { usize::MAX } else { LINES_SHOWN };
     let from = report.lines.len().saturating_sub(shown);
@@ -246,10 +254,10 @@ fn replay(seed: u64, bug: Option<Bug>, all_lines: bool) -> bool {
 }
 
 /// Plants a bug and runs seeds until one finds it.
-fn catch(bug: Bug, first: u64, seeds: u64, jobs: usize) -> bool {
+fn catch(bug: Bug, draw: Draw, first: u64, seeds: u64, jobs: usize) -> bool {
     let begun = Instant::now();
     let (mut tried, mut caught) = (0, None::<(u64, Report)>);
-    each(Some(bug), first, seeds, jobs, |seed, report| {
+    each(Some(bug), draw, first, seeds, jobs, |seed, report| {
         tried += 1;
         if report.violation.is_some() && caught.as_ref().is_none_or(|(before, _)| seed < *before) {
             caught = Some((seed, report));
@@ -271,7 +279,9 @@ fn catch(bug: Bug, first: u64, seeds: u64, jobs: usize) -> bool {
 
 fn catch_all(jobs: usize) -> Result<bool> {
     bug_named(&format!("{:?}", Bug::ALL[0]))?;
-    let caught = Bug::ALL.iter().filter(|bug| catch(**bug, 1, BUG_SEEDS, jobs)).count();
-    println!("{caught} of {} planted bugs caught", Bug::ALL.len());
-    Ok(caught == Bug::ALL.len())
+    let draw: [(&[Bug], Draw); 2] = [(&Bug::ALL, Scenario::draw), (&Bug::CALM, Scenario::draw_calm)];
+    let bugs = || draw.iter().flat_map(|(bugs, draw)| bugs.iter().map(|bug| (*bug, *draw)));
+    let caught = bugs().filter(|(bug, draw)| catch(*bug, *draw, 1, BUG_SEEDS, jobs)).count();
+    println!("{caught} of {} planted bugs caught", bugs().count());
+    Ok(caught == bugs().count())
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_core::NodeId;
+use quorate_core::membership::{MemberView, State};
 use quorate_core::ring::{Epoch, Member, MemberState, Partition, planner};
 use quorate_core::transition::LIVE_MAX;
 use quorate_replica::{AdoptError, RingStatus};
@@ -24,12 +25,20 @@ use crate::world::{Event, Input, World, address, machine_at, zone};
 const INTERVAL: Duration = Duration::from_millis(200);
 /// How often members that lack an epoch are told again.
 const PUSH_INTERVAL: Duration = Duration::from_millis(700);
+/// In calm runs clients are led to members that leave for so long.
+const LEAVERS_SERVE: Duration = Duration::from_millis(1500);
+/// And they are removed after this: what they were asked by then is answered.
+const LEAVERS_STAY: Duration = Duration::from_secs(4);
+/// How long the machine of a removed member takes to come back with an empty disk, in calm runs.
+const RENEWED_AFTER: Duration = Duration::from_millis(500);
 /// Epochs that may be live after a change that somebody wished for; whoever is lost is replaced beyond that.
 const WISHED_LIVE_MAX: u64 = 3;
 
 pub(crate) struct Operator {
     /// Every epoch, the first one first.
     log: Vec<Arc<Epoch>>,
+    /// When the newest one was committed.
+    committed_at: Duration,
     dice: Dice,
     /// Wishes that were looked at.
     begun: usize,
@@ -39,7 +48,13 @@ pub(crate) struct Operator {
 
 impl Operator {
     pub(crate) fn new(first: Epoch, seed: u64) -> Self {
-        Self { log: vec![Arc::new(first)], dice: Dice::new(seed), begun: 0, gone_since: BTreeMap::new() }
+        Self {
+            log: vec![Arc::new(first)],
+            committed_at: Duration::ZERO,
+            dice: Dice::new(seed),
+            begun: 0,
+            gone_since: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn log(&self) -> &[Arc<Epoch>] {
@@ -58,6 +73,15 @@ impl Operator {
     /// Whether the newest epoch names a node as one that takes part.
     pub(crate) fn takes_part(&self, node: NodeId) -> bool {
         self.newest().member(node).is_some_and(|member| member.state.takes_part())
+    }
+
+    /// Whether a node is a member that stays, or began to leave only now.
+    pub(crate) fn leads_clients_to(&self, node: NodeId, now: Duration) -> bool {
+        self.newest().member(node).is_some_and(|member| match member.state {
+            MemberState::Active => true,
+            MemberState::Leaving => now < self.committed_at + LEAVERS_SERVE,
+            _ => false,
+        })
     }
 
     /// Whoever owned a partition in any epoch.
@@ -182,7 +206,8 @@ impl World {
         let is_done = |status: &RingStatus| {
             (status.oldest, status.newest, status.unretired, status.syncing) == (number, number, 0, 0)
         };
-        if !answers.values().all(is_done) {
+        let is_too_soon = self.scenario.is_calm && self.now < self.operator.committed_at + LEAVERS_STAY;
+        if is_too_soon || !answers.values().all(is_done) {
             return None;
         }
         let mut members = epoch.members().to_vec();
@@ -213,8 +238,25 @@ impl World {
         self.trace.add(30, epoch.number(), 0, what.as_bytes());
         self.trace.say(|| format!("OPERATOR {what}: epoch {} of {}", epoch.number(), shown(&epoch)));
         self.operator.log.push(Arc::new(epoch));
+        self.operator.committed_at = self.now;
         self.tell_members();
+        if self.scenario.is_calm {
+            self.renew_removed();
+        }
         Ok(())
+    }
+
+    /// The machines of removed members come back with empty disks, so that they can join again.
+    fn renew_removed(&mut self) {
+        let epoch = self.operator.newest().clone();
+        for machine in 0..self.machines.len() {
+            let id = self.machines[machine].documents.node;
+            if epoch.member(id).is_some_and(|member| !member.state.takes_part()) {
+                self.stop(machine);
+                self.wipe(machine);
+                self.after(RENEWED_AFTER, Event::Start { machine });
+            }
+        }
     }
 
     /// When each member is told, if at all. One that was removed may be told as well.
@@ -304,6 +346,7 @@ impl World {
         let mut members = epoch.members().to_vec();
         let mut free: Vec<usize> = (0..self.machines.len())
             .filter(|at| !members.iter().any(|m| m.state.takes_part() && m.address == address(*at)))
+            .filter(|at| !self.scenario.is_calm || self.is_reached(*at))
             .collect();
         for _ in 0..count.min(free.len()) {
             let machine = free.swap_remove(dice.below(free.len() as u64) as usize);
@@ -315,6 +358,18 @@ impl World {
             members.push(member(self.machines[machine].documents.node, machine));
         }
         (members.len() > epoch.members().len()).then_some(members)
+    }
+
+    /// Whether every node has talked to the one on a machine: the real operator asks them before one joins.
+    fn is_reached(&self, machine: usize) -> bool {
+        let id = self.machines[machine].documents.node;
+        let others = self.machines.iter().filter(|other| other.documents.node != id);
+        self.machines[machine].process.is_some()
+            && others.filter_map(|other| other.process.as_ref()).all(|process| {
+                let mut seen = process.replica.members();
+                let reached = |view: &MemberView| view.state == State::Up && view.skew_ms.is_some();
+                seen.any(|seen| seen.view.node.id == id && reached(&seen.view))
+            })
     }
 
     fn shrunk(&mut self, count: usize, dice: &mut Dice) -> Option<Vec<Member>> {

@@ -29,6 +29,8 @@ pub(crate) const SETTLED: Duration = Duration::from_secs(44);
 pub(crate) const CLIENTS_END: Duration = Duration::from_secs(49);
 /// Everything is looked at.
 pub(crate) const END: Duration = Duration::from_secs(60);
+/// By then every request must succeed in a run in which nothing goes wrong: nodes have found each other.
+pub(crate) const CALM: Duration = Duration::from_millis(2500);
 /// When clients begin.
 const CLIENTS_BEGIN: Duration = Duration::from_secs(1);
 /// Faults begin.
@@ -61,6 +63,8 @@ pub struct Scenario {
     pub(crate) faults: Vec<Fault>,
     pub(crate) clients: Vec<ClientPlan>,
     pub(crate) ring: RingPlan,
+    /// Nothing goes wrong but that the ring changes.
+    pub(crate) is_calm: bool,
 }
 
 /// The network while nobody disturbs it.
@@ -182,6 +186,19 @@ pub(crate) struct Mix {
 impl Scenario {
     /// What this seed stands for.
     pub fn draw(seed: u64) -> Self {
+        Self::draw_with(seed, draw_ring)
+    }
+
+    /// A calm run with what this seed stands for: nothing goes wrong, but the ring changes, and no request may fail.
+    pub fn draw_calm(seed: u64) -> Self {
+        let mut scenario = Self::draw_with(seed, draw_calm_ring);
+        scenario.faults.clear();
+        (scenario.network.lost_per_mille, scenario.network.late_per_mille) = (0, 0);
+        scenario.is_calm = true;
+        scenario
+    }
+
+    fn draw_with(seed: u64, draw_ring: DrawRing) -> Self {
         let mut dice = Dice::new(seed ^ 0x5175_6f72_6174_6521);
         let mut nodes = dice.between(5, 9) as usize;
         let replication = dice.pick(&[
@@ -219,6 +236,7 @@ impl Scenario {
             faults: Vec::new(),
             clients: Vec::new(),
             ring,
+            is_calm: false,
         };
         scenario.faults = draw_faults(&mut dice.fork(), &scenario);
         scenario.clients = draw_clients(&mut dice.fork(), machines);
@@ -273,6 +291,9 @@ impl fmt::Display for Scenario {
         for fault in &self.faults {
             writeln!(f, "  at {:?} for {:?}: {:?}", fault.at, fault.lasts, fault.kind)?;
         }
+        if self.is_calm {
+            writeln!(f, "  nothing goes wrong, and no request may fail")?;
+        }
         if self.ring.is_live() {
             let RingPlan { replace_after, untold_per_mille, told_within, unanswered_per_mille, .. } =
                 &self.ring;
@@ -298,6 +319,9 @@ impl fmt::Display for Scenario {
     }
 }
 
+/// Draws how the ring changes, from a seed, for so many nodes; it says how many nodes and machines there are with that.
+type DrawRing = fn(u64, &mut usize, &mut usize, Replication) -> RingPlan;
+
 /// Half of the seeds have a ring that changes, with machines that are no members at first. These dice are apart, so that the
 /// other half does not depend on them.
 fn draw_ring(seed: u64, nodes: &mut usize, machines: &mut usize, replication: Replication) -> RingPlan {
@@ -307,6 +331,14 @@ fn draw_ring(seed: u64, nodes: &mut usize, machines: &mut usize, replication: Re
     }
     *machines = (*nodes + 1).min(MACHINES_MAX);
     let plan = RingPlan::draw(dice, *machines, usize::from(replication.factor));
+    *nodes = *machines - plan.spares;
+    plan
+}
+
+fn draw_calm_ring(seed: u64, nodes: &mut usize, machines: &mut usize, replication: Replication) -> RingPlan {
+    let dice = &mut Dice::new(seed ^ 0x6361_6c6d_6361_6c6d);
+    *machines = (*nodes + 1).min(MACHINES_MAX);
+    let plan = RingPlan::draw_calm(dice, *machines, usize::from(replication.factor));
     *nodes = *machines - plan.spares;
     plan
 }

@@ -202,8 +202,10 @@ impl World {
 
     /// What is known from the start to happen.
     fn plan(&mut self) {
-        // Machines that are no members begin when they join, if nothing starts them before.
-        for machine in 0..self.scenario.nodes {
+        // Machines that are no members begin when they join, if nothing starts them before. The real operator waits until they
+        // run: so it does in calm runs.
+        let begin = if self.scenario.is_calm { self.scenario.machines } else { self.scenario.nodes };
+        for machine in 0..begin {
             let at = self.dice.time(Duration::ZERO, Duration::from_millis(100));
             self.queue.push(at, Event::Start { machine });
         }

@@ -1,4 +1,5 @@
-//! Liveness: each request gets one answer, in time; and when faults are over, the answer that it asks for.
+//! Liveness: each request gets one answer, in time; and when faults are over, or there never were any, the answer that it
+//! asks for, whatever becomes of the ring meanwhile.
 
 use std::time::Duration;
 
@@ -18,13 +19,18 @@ pub(crate) fn twice(id: OpId) -> Violation {
     Violation::new("liveness", format!("#{id} was answered twice"))
 }
 
-/// Faults were over for long when a request was asked.
-pub(crate) fn when_settled(id: OpId, answer: &Answer) -> Verdict {
+/// In a calm run a node that clients are led to is there.
+pub(crate) fn cut(id: OpId) -> Violation {
+    Violation::new("liveness", format!("nothing is wrong, and the connection of #{id} did not hold"))
+}
+
+/// Nothing was wrong any more, or ever, when a request was asked.
+pub(crate) fn when_nothing_is_wrong(id: OpId, answer: &Answer) -> Verdict {
     match answer {
         // What the key itself refuses, it refuses on a good day too.
         Answer::Written(_) | Answer::Found(_) | Answer::Refused(Refusal::Write(_)) => Ok(()),
         Answer::Refused(refusal) => {
-            Err(Violation::new("liveness", format!("faults are over, and #{id} is told: {refusal}")))
+            Err(Violation::new("liveness", format!("nothing is wrong, and #{id} is told: {refusal}")))
         }
     }
 }
