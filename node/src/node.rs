@@ -28,6 +28,8 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: AtomicBool,
+    /// Whether the ring goes on without it, as of the last look: there is one with each probe of its readiness.
+    pub(crate) departs: AtomicBool,
     pub(crate) inbox: Arc<Inbox>,
 }
 

@@ -88,6 +88,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         store,
         metrics: metrics.clone(),
         stopping: AtomicBool::new(false),
+        departs: AtomicBool::new(false),
         inbox: inbox.clone(),
     });
     let client_server = HttpServer::new(http::router(node.clone()), metrics.clone(), "http");

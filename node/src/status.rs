@@ -10,7 +10,7 @@ use quorate_admin::types::{
 use quorate_core::NodeId;
 use quorate_core::handoff::{Books, Owed};
 use quorate_core::membership::{NodeInfo, State};
-use quorate_core::ring::Epoch;
+use quorate_core::ring::{Epoch, MemberState};
 use quorate_replica::{MemberStatus, RingStatus, Stats};
 use quorate_storage::{State as EngineState, Usage};
 
@@ -57,6 +57,38 @@ impl Status {
         reach
     }
 
+    /// Why clients do better elsewhere for good: this node is no member, or leaves and has nothing left to hand over. It is
+    /// asked for some time yet, and answers as long as it takes part.
+    fn departure(&self, us: NodeId) -> Option<String> {
+        let epoch = self.epoch.as_ref()?;
+        let state = epoch.member(us).map(|member| member.state).filter(|state| state.takes_part());
+        let Some(state) = state else {
+            return Some(format!("this disk ({us}) is no active member of epoch {}", epoch.number()));
+        };
+        let transition = self.transition();
+        let is_done = transition.is_settled() && transition.hints_owed == 0;
+        let has_left = state == MemberState::Leaving && is_done;
+        has_left.then(|| "it has left the ring, and nothing is left on it".into())
+    }
+
+    /// How far a change of the ring is.
+    fn transition(&self) -> Transition {
+        let count = |partitions: usize| u32::try_from(partitions).unwrap_or(u32::MAX);
+        Transition {
+            oldest_epoch: self.ring.oldest,
+            newest_epoch: self.ring.newest,
+            partitions_unretired: count(self.ring.unretired),
+            partitions_syncing: count(self.ring.syncing),
+            partitions_leaving: count(self.ring.leaving),
+            keys_leaving: self.ring.keys_leaving,
+            hints_owed: self.owed.values().map(|owed| owed.hints).sum(),
+            moved_bytes: self.ring.moved_bytes,
+            moved_bytes_per_second: self.ring.moved_bytes_per_second,
+            remaining_seconds: self.ring.remaining.map(|remaining| remaining.as_secs()),
+            waiting_for: self.ring.waiting_for.iter().copied().collect(),
+        }
+    }
+
     /// How many nodes are in each state, this one included.
     pub(crate) fn counts(&self) -> [(&'static str, i64); 4] {
         let states =
@@ -68,7 +100,7 @@ impl Status {
 
 impl Node {
     pub(crate) async fn status(&self) -> Result<Status, Ended> {
-        self.ask(|replica| Status {
+        let status = self.ask(|replica| Status {
             epoch: replica.epoch().cloned(),
             claimed: replica.is_claimed(),
             ring: replica.ring_status().unwrap_or_default(),
@@ -77,8 +109,11 @@ impl Node {
             owed: replica.hints_owed().map(|owed| (owed.target, owed)).collect(),
             hints: replica.hint_books(),
             in_progress: replica.in_progress(),
-        })
-        .await
+        });
+        let status = status.await?;
+        let departs = status.departure(self.identity.actor.node).is_some();
+        self.departs.store(departs, Ordering::Relaxed);
+        Ok(status)
     }
 
     pub(crate) fn health(&self, status: &Status) -> Health {
@@ -101,14 +136,12 @@ impl Node {
     /// Why the ring does not serve through this node; none when it does.
     fn unready(&self, status: &Status, reach: &Reach) -> Option<String> {
         let us = self.identity.actor.node;
-        let Some(epoch) = &status.epoch else {
-            return Some("no ring yet: waiting for the first epoch".into());
-        };
-        let takes_part = epoch.member(us).is_some_and(|member| member.state.takes_part());
-        if self.stopping.load(Ordering::Relaxed) {
+        if status.epoch.is_none() {
+            Some("no ring yet: waiting for the first epoch".into())
+        } else if self.stopping.load(Ordering::Relaxed) {
             Some("stopping".into())
-        } else if !takes_part {
-            Some(format!("this disk ({us}) is no active member of epoch {}", epoch.number()))
+        } else if let Some(departure) = status.departure(us) {
+            Some(departure)
         } else if !status.claimed {
             Some("starting: a majority of members must confirm that this disk did not go back in time".into())
         } else if reach.at_quorum == 0 {
@@ -160,31 +193,13 @@ impl Node {
         Members { observer: self.identity.actor.node, members }
     }
 
-    /// How far a change of the ring is.
-    fn transition(&self, status: &Status) -> Transition {
-        let count = |partitions: usize| u32::try_from(partitions).unwrap_or(u32::MAX);
-        Transition {
-            oldest_epoch: status.ring.oldest,
-            newest_epoch: status.ring.newest,
-            partitions_unretired: count(status.ring.unretired),
-            partitions_syncing: count(status.ring.syncing),
-            partitions_leaving: count(status.ring.leaving),
-            keys_leaving: status.ring.keys_leaving,
-            hints_owed: status.owed.values().map(|owed| owed.hints).sum(),
-            moved_bytes: status.ring.moved_bytes,
-            moved_bytes_per_second: status.ring.moved_bytes_per_second,
-            remaining_seconds: status.ring.remaining.map(|remaining| remaining.as_secs()),
-            waiting_for: status.ring.waiting_for.iter().copied().collect(),
-        }
-    }
-
     /// Everything at once.
     pub(crate) fn node_status(&self, status: &Status) -> NodeStatus {
         NodeStatus {
             identity: self.identity(),
             epoch: status.epoch.as_ref().map(|epoch| epoch.mark()),
             health: self.health(status),
-            transition: self.transition(status),
+            transition: status.transition(),
             members: self.members(status),
         }
     }

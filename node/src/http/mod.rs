@@ -93,12 +93,14 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .layer(middleware::from_fn_with_state(node, say_goodbye))
 }
 
-/// While the node stops, each answer says that it was the last one of its connection. Otherwise a client that keeps its
-/// connections would be cut off in the middle of a request at the end. (HTTP/2 has a word of its own for that.)
+/// While the node stops, or the ring goes on without it, each answer says that it was the last one of its connection.
+/// Otherwise a client that keeps its connections would be cut off in the middle of a request at the end, and would go on
+/// asking a node that is no member any more. (HTTP/2 has a word of its own for that.)
 async fn say_goodbye(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
     let is_http1 = request.version() <= Version::HTTP_11;
     let mut response = next.run(request).await;
-    if is_http1 && node.stopping.load(Ordering::Relaxed) {
+    let goes = node.stopping.load(Ordering::Relaxed) || node.departs.load(Ordering::Relaxed);
+    if is_http1 && goes {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

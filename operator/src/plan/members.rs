@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::jiff::SignedDuration;
 use quorate_admin::types::NodeStatus;
 use quorate_core::NodeId;
 use quorate_core::ring::{Member, MemberState};
@@ -16,6 +17,9 @@ use super::{Finding, Plan, Reason, RingChange, failure, names as list, reach, ri
 use crate::build::names;
 use crate::observe::{Observed, PodState, RingState};
 use crate::validate::ValidatedCluster;
+
+/// How long the Service may lead clients to a pod that is not ready. (Kubernetes writes such times in whole seconds.)
+const CLIENTS_LED_AWAY_AFTER: SignedDuration = SignedDuration::from_secs(4);
 
 /// How many pods the StatefulSet shall have: as many as are wanted, and never fewer than the ring needs.
 ///
@@ -113,8 +117,32 @@ pub(super) fn remove(view: View<'_>, progress: &Progress<'_>, plan: &mut Plan) -
         progress.may_go_on(false, plan);
         return None;
     }
+    let asked = view.members().filter(|member| goes.contains(&member.id) && !is_left_alone(view, member));
+    let asked = list(asked.map(|member| member.name.as_str()));
+    if !asked.is_empty() {
+        plan.find(
+            Reason::HandingOver,
+            format!(
+                "nothing is left on {asked}: removed as soon as Kubernetes has led clients away, {} s after it calls them \
+                 not ready",
+                CLIENTS_LED_AWAY_AFTER.as_secs()
+            ),
+        );
+        return None;
+    }
     let members = with_states(view, |member| goes.contains(&member.id).then_some(MemberState::Removed));
     Some(Step::Epoch { members, change: RingChange::Removed })
+}
+
+/// Whether clients are not led to a member any more: from the moment that it is removed it refuses them. One that has left
+/// says that it is not ready; then the Service forgets it.
+fn is_left_alone(view: View<'_>, member: &Member) -> bool {
+    let (Some(pod), Some(status)) = (view.pod(member), view.answer(member)) else { return true };
+    // An older program stays ready until it is removed: whoever waits for it waits for ever.
+    let is_asked_till_the_end = status.health.ready;
+    let since = pod.down_since.filter(|_| !pod.ready);
+    is_asked_till_the_end
+        || since.is_some_and(|since| view.observed.now.duration_since(since) >= CLIENTS_LED_AWAY_AFTER)
 }
 
 /// The places that nobody has are filled, all in one epoch, when a node answers in each, and everybody reaches it.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use k8s_openapi::jiff::Timestamp;
 use quorate_admin::types::{Liveness, MemberView, NodeStatus};
 use quorate_core::limits::MEMBERS_MAX;
 use quorate_core::ring::{Epoch, Member, MemberState, planner};
@@ -321,6 +322,34 @@ fn nobody_is_removed_without_proof() {
         assert_eq!(committed(&plan), None, "{expected:?}");
         assert_eq!(reasons(&plan), expected);
         assert!(!actions(&plan).iter().any(|action| action.contains("StatefulSet")), "{:?}", actions(&plan));
+    }
+}
+
+/// How a member that leaves, and has nothing left, looks to itself and to Kubernetes, and whether it is removed.
+#[test]
+fn nobody_is_removed_while_clients_are_led_to_it() {
+    let now = Timestamp::from_second(1_000).unwrap();
+    let second = |second| Some(Timestamp::from_second(second).unwrap());
+    let cases = [
+        ("Kubernetes has not noticed", (false, true, None), false),
+        ("it noticed just now", (false, false, second(997)), false),
+        ("it noticed a while ago", (false, false, second(996)), true),
+        ("an older program, which never says so", (true, true, None), true),
+    ];
+    for (what, (says_ready, is_ready, since), goes) in cases {
+        let (wish, mut observed) = (nodes(3), at_rest(&nodes(4)));
+        change(&mut observed, &[3], MemberState::Leaving, RingChange::ScaleDown);
+        observed.now = now;
+        says(&mut observed, 3, |node| node.health.ready = says_ready);
+        (observed.pods[3].ready, observed.pods[3].down_since) = (is_ready, since);
+        let plan = decide(&wish, &observed);
+        assert_eq!(committed(&plan).is_some(), goes, "{what}");
+        assert_eq!(reasons(&plan).is_empty(), goes, "{what}: {:?}", plan.findings);
+        if !goes {
+            let expected = "nothing is left on demo-3: removed as soon as Kubernetes has led clients away, 4 s after it calls \
+                            them not ready";
+            assert_eq!(plan.findings[0].message, expected, "{what}");
+        }
     }
 }
 
