@@ -4,6 +4,7 @@
 //! one new key a step. Nobody else writes these keys. So afterwards: every key whose write was acknowledged holds
 //! its value, and the counter holds at least the last acknowledged number.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,13 +29,20 @@ pub(crate) struct Written {
     pub(crate) keys: Vec<u64>,
     /// The last number that was acknowledged for the counter.
     pub(crate) counter: u64,
+    /// What became of the requests that were not answered as asked.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Load {
     pub(crate) fn start(cluster: &TestCluster, writers: usize) -> Self {
+        Self::start_on(cluster, 0..cluster.nodes.len(), writers)
+    }
+
+    /// A load of which nothing goes to other nodes than these.
+    pub(crate) fn start_on(cluster: &TestCluster, nodes: Range<usize>, writers: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
-        let bases: Vec<String> = cluster.nodes.iter().map(|node| node.url("/v1/kv/")).collect();
+        let bases: Vec<String> = cluster.nodes[nodes].iter().map(|node| node.url("/v1/kv/")).collect();
         let spawn = |writer| {
             let (http, bases) = (cluster.http.clone(), bases.clone());
             let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
@@ -78,39 +86,55 @@ impl Writer {
             }
             // Another node each time, so that those that are down are met as well.
             let base = &self.bases[(step as usize + self.writer) % self.bases.len()];
-            if self.put(&format!("{base}{}", key(self.writer, step)), step, None).await {
-                written.keys.push(step);
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+            match self.put(&format!("{base}{}", key(self.writer, step)), step, None).await {
+                Ok(()) => {
+                    written.keys.push(step);
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure) => written.failures.push(failure),
             }
-            if let Some(number) = self.raise(&format!("{base}{}", counter(self.writer))).await {
-                assert!(number > written.counter, "a counter went back: {number} after {}", written.counter);
-                written.counter = number;
-                acknowledged.fetch_add(1, Ordering::Relaxed);
+            match self.raise(&format!("{base}{}", counter(self.writer))).await {
+                Ok(number) => {
+                    let before = std::mem::replace(&mut written.counter, number);
+                    assert!(number > before, "a counter went back: {number} after {before}");
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure) => written.failures.push(failure),
             }
         }
         written
     }
 
-    async fn put(&self, url: &str, number: u64, context: Option<String>) -> bool {
+    async fn put(&self, url: &str, number: u64, context: Option<String>) -> Result<(), String> {
         let mut request = self.http.put(url).timeout(Duration::from_secs(10)).body(number.to_string());
         if let Some(context) = context {
             request = request.header("quorate-context", context);
         }
-        request.send().await.is_ok_and(|answer| answer.status() == StatusCode::NO_CONTENT)
+        let answer = request.send().await.map_err(|error| format!("PUT {url}: {error:?}"))?;
+        if answer.status() == StatusCode::NO_CONTENT {
+            Ok(())
+        } else {
+            Err(refused("PUT", url, answer).await)
+        }
     }
 
-    async fn raise(&self, url: &str) -> Option<u64> {
-        let answer = self.http.get(url).header("accept", "application/json").send().await.ok()?;
+    async fn raise(&self, url: &str) -> Result<u64, String> {
+        let failed = |error| format!("GET {url}: {error:?}");
+        let answer = self.http.get(url).header("accept", "application/json").send().await.map_err(failed)?;
         let context = answer.headers().get("quorate-context").map(|value| value.to_str().unwrap().to_owned());
         let number = match answer.status() {
             StatusCode::NOT_FOUND => 1,
             StatusCode::OK | StatusCode::MULTIPLE_CHOICES => {
-                numbers(&answer.json().await.ok()?).into_iter().max()? + 1
+                numbers(&answer.json().await.map_err(failed)?).into_iter().max().unwrap_or(0) + 1
             }
-            _ => return None,
+            _ => return Err(refused("GET", url, answer).await),
         };
-        self.put(url, number, context).await.then_some(number)
+        self.put(url, number, context).await.map(|()| number)
     }
+}
+
+async fn refused(method: &str, url: &str, answer: reqwest::Response) -> String {
+    format!("{method} {url}: {} {}", answer.status(), answer.text().await.unwrap_or_default())
 }
 
 fn key(writer: usize, step: u64) -> String {

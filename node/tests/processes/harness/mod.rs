@@ -3,6 +3,7 @@
 pub(crate) mod load;
 
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -177,7 +178,7 @@ pub(crate) struct TestCluster {
 }
 
 /// The address of the network, and one for each node.
-const ADDRESSES_A_CLUSTER: u8 = 1 + 4;
+const ADDRESSES_A_CLUSTER: u8 = 1 + 5;
 
 /// A loopback network for one cluster: all of 127/8 is this machine, and the process id keeps test programs that
 /// run at the same time apart.
@@ -185,7 +186,7 @@ fn network() -> String {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
     let [.., high, low] = std::process::id().to_be_bytes();
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    let first = cluster.checked_mul(ADDRESSES_A_CLUSTER).expect("at most 51 clusters in one program");
+    let first = cluster.checked_mul(ADDRESSES_A_CLUSTER).expect("at most 42 clusters in one program");
     format!("127.{}.{low}.{first}", high | 0x80)
 }
 
@@ -226,8 +227,16 @@ impl TestCluster {
     }
 
     pub(crate) async fn make_ring_of(&self, replication: Replication) -> Epoch {
+        let members = self.members(0..self.nodes.len()).await;
+        let epoch = planner::first_epoch(CLUSTER, 64, replication, members).unwrap();
+        self.push(0..self.nodes.len(), &epoch).await;
+        epoch
+    }
+
+    /// These nodes as active members.
+    pub(crate) async fn members(&self, nodes: Range<usize>) -> Vec<Member> {
         let mut members = Vec::new();
-        for index in 0..self.nodes.len() {
+        for index in nodes {
             eventually("the node answers", || async { self.status(index).await.is_some() }).await;
             let identity = self.status(index).await.unwrap().identity;
             members.push(Member {
@@ -239,11 +248,26 @@ impl TestCluster {
                 state: MemberState::Active,
             });
         }
-        let epoch = planner::first_epoch(CLUSTER, 64, replication, members).unwrap();
-        for node in &self.nodes {
-            assert_eq!(self.admin.push_epoch(&node.peer(), &epoch).await.unwrap(), epoch.mark());
+        members
+    }
+
+    /// Brings an epoch to nodes, one after the other.
+    pub(crate) async fn push(&self, nodes: Range<usize>, epoch: &Epoch) {
+        for node in &self.nodes[nodes] {
+            assert_eq!(self.admin.push_epoch(&node.peer(), epoch).await.unwrap(), epoch.mark());
         }
-        epoch
+    }
+
+    /// Waits until these nodes are through with an epoch.
+    pub(crate) async fn settled(&self, nodes: Range<usize>, epoch: &Epoch) {
+        for index in nodes {
+            eventually("the node is through with the epoch", || async {
+                self.status(index).await.is_some_and(|status| {
+                    status.epoch == Some(epoch.mark()) && status.transition.is_settled()
+                })
+            })
+            .await;
+        }
     }
 
     /// Waits until every node sees every partition in full.
