@@ -24,6 +24,10 @@ const CONCURRENT_MAX: usize = 32;
 /// How many clients write, and how many read, while something is done to the cluster.
 const CLIENTS: usize = 8;
 
+/// One writer and one reader in so many opens a connection for each request: the Service leads it to whatever node is ready,
+/// new ones included. The others stay with the nodes that they met first.
+const CONNECTING_ANEW_ONE_IN: usize = 4;
+
 /// How long a client rests between two requests: a few hundred of each kind a second are load enough, and can all be
 /// checked afterwards.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -162,18 +166,23 @@ pub struct Load {
 
 impl Load {
     /// Starts clients that write keys of this prefix and read back what was acknowledged.
-    pub fn start(runtime: &Runtime, store: &Store, prefix: &str) -> Self {
+    ///
+    /// # Errors
+    /// When the machine gives no client.
+    pub fn start(runtime: &Runtime, store: &Store, prefix: &str) -> Result<Self, Error> {
         let tally = Arc::new(Tally::default());
         let mut clients = Vec::new();
         for client in 0..CLIENTS {
+            let anew = client % CONNECTING_ANEW_ONE_IN == 0;
+            let store = if anew { store.connecting_anew()? } else { store.clone() };
             clients.push(runtime.spawn(write_on(
                 store.clone(),
                 Arc::clone(&tally),
                 format!("{prefix}-{client}"),
             )));
-            clients.push(runtime.spawn(read_on(store.clone(), Arc::clone(&tally), client)));
+            clients.push(runtime.spawn(read_on(store, Arc::clone(&tally), client)));
         }
-        Self { tally, clients }
+        Ok(Self { tally, clients })
     }
 
     /// How far they have come.
@@ -337,7 +346,7 @@ mod tests {
     fn clients_find_a_lost_write() {
         let runtime = Runtime::new().unwrap();
         let store = runtime.block_on(store_of("something else"));
-        let load = Load::start(&runtime, &store, "load");
+        let load = Load::start(&runtime, &store, "load").unwrap();
         let found = || load.tally.lost.lock().unwrap().is_some();
         crate::run::wait_until("a client to notice", Duration::from_secs(30), "", || Ok(found())).unwrap();
         assert!(runtime.block_on(load.finish()).is_err());

@@ -26,12 +26,16 @@ impl Store {
     /// # Errors
     /// When the machine gives no client.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(REQUEST_SECONDS_MAX)
-            .connect_timeout(CONNECT_SECONDS_MAX)
-            .build()?;
-        Ok(Self { client, url: format!("{url}/v1/kv") })
+        Ok(Self { client: builder().build()?, url: format!("{url}/v1/kv") })
+    }
+
+    /// The same way in, over a new connection for each request: whoever keeps connections stays with the nodes that it met
+    /// first.
+    ///
+    /// # Errors
+    /// As [`Store::new`].
+    pub fn connecting_anew(&self) -> Result<Self, Error> {
+        Ok(Self { client: builder().pool_max_idle_per_host(0).build()?, url: self.url.clone() })
     }
 
     /// Writes; returns when the write is acknowledged.
@@ -74,6 +78,10 @@ impl Store {
         ensure(matches!(status, 200 | 300), || format!("GET {key}: {status}: {body}"))?;
         values(&body).ok_or_else(|| Error::Unexpected(format!("GET {key}: cannot understand {body}")))
     }
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().timeout(REQUEST_SECONDS_MAX).connect_timeout(CONNECT_SECONDS_MAX)
 }
 
 /// The values of a JSON answer.

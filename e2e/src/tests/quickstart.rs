@@ -121,7 +121,7 @@ fn pod_deleted_under_load(world: &World) -> Result<(), Error> {
     };
     let door = world.target.door(NAMESPACES[0], &entrance, HTTP_PORT)?;
     let store = Store::new(door.url())?;
-    let load = Load::start(&world.runtime, &store, "load");
+    let load = Load::start(&world.runtime, &store, "load")?;
     requests_go_on(&load, "before the pod is deleted")?;
     let pod = format!("pod/{NAME}-1");
     let before = read(world, &pod)?["metadata"]["uid"].clone();
@@ -140,7 +140,8 @@ fn pod_deleted_under_load(world: &World) -> Result<(), Error> {
         "a pod deleted under load: {} writes acknowledged, none lost; {} reads; {} requests failed",
         mark.writes, mark.reads, mark.failed
     ));
-    Ok(())
+    let first = mark.first_failure.unwrap_or_default();
+    ensure(mark.failed == 0, || format!("{} requests failed; the first: {first}", mark.failed))
 }
 
 /// From now on, so many more writes are acknowledged and reads answered.
