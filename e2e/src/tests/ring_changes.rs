@@ -25,10 +25,10 @@ fn epoch(cluster: &Value) -> i64 {
     cluster["status"]["ring"]["epoch"].as_i64().unwrap_or(0)
 }
 
-/// 3 nodes, 5 nodes, 3 nodes.
+/// 3 nodes, 5 nodes, 3 nodes: an autoscaler asks for more, and a person for fewer.
 fn grown_and_shrunk(subject: &Subject<'_>) -> Result<(), Error> {
     let (_door, load) = subject.load("scaled")?;
-    subject.scale(5)?;
+    subject.autoscale(5)?;
     subject.requests_go_on(&load, "with five nodes")?;
     subject.scale(3)?;
     subject.requests_go_on(&load, "with three nodes again")?;

@@ -57,6 +57,32 @@ impl Subject<'_> {
     pub(super) fn scale(&self, nodes: u32) -> Result<(), Error> {
         let started = Instant::now();
         self.run(&["scale", "kvcluster", NAME, &format!("--replicas={nodes}")])?;
+        self.until_resized(nodes, started)
+    }
+
+    /// The same, by a HorizontalPodAutoscaler, which is gone afterwards. It goes to the least that it is allowed without
+    /// measuring anything.
+    pub(super) fn autoscale(&self, nodes: u32) -> Result<(), Error> {
+        let started = Instant::now();
+        let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+        let autoscaler = json!({
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": NAME, "namespace": self.namespace},
+            "spec": {
+                "scaleTargetRef": {"apiVersion": "quorate.dev/v1alpha1", "kind": "KVCluster", "name": NAME},
+                "minReplicas": nodes,
+                "maxReplicas": nodes,
+                "metrics": [{"type": "Resource", "resource": cpu}],
+            },
+        });
+        self.world.kubectl().apply(&autoscaler.to_string())?;
+        self.until("the autoscaler to ask for nodes", |cluster| cluster["spec"]["nodes"] == nodes)?;
+        self.run(&["delete", "horizontalpodautoscaler", NAME])?;
+        self.until_resized(nodes, started)
+    }
+
+    fn until_resized(&self, nodes: u32, started: Instant) -> Result<(), Error> {
         self.until(&format!("{nodes} nodes"), |cluster| {
             product::is_ready(cluster)
                 && cluster["status"]["readyNodes"] == nodes
