@@ -2,6 +2,7 @@
 //!
 //! The set goes to the peers while the local log still syncs. Owners that are away get a hint at a fallback.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,6 +152,12 @@ impl<S: Storage> Replica<S> {
             self.forward_next(operation, Refusal::Unavailable { needed, reachable: 0 });
         }
         Ok(())
+    }
+
+    /// Partitions of which this node makes a version, or still sends one: until its time is over, to a fallback as well.
+    pub(crate) fn partitions_written(&self) -> BTreeSet<Partition> {
+        let makes = |op: &&WriteOperation| !matches!(op.stage, Stage::Forwarded { .. });
+        self.writes.values().filter(makes).map(|op| op.partition).collect()
     }
 
     /// Refuses before anything is written when too few can be reached: *not written* beats *indeterminate*.

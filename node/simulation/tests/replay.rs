@@ -25,7 +25,7 @@ fn what_does_not_fail_cannot_be_shrunk_away() {
 }
 
 /// Seeds that broke a promise once, or do with a planted bug, and why.
-const REGRESSIONS: [(u64, &str); 7] = [
+const REGRESSIONS: [(u64, &str); 8] = [
     // First found as seed 41403, in an older draw of scenarios.
     (38, "a segment is lost as a whole, and records that it had outdated are found again"),
     (
@@ -44,6 +44,10 @@ const REGRESSIONS: [(u64, &str); 7] = [
     (
         303169,
         "an epoch is retired for one that is not known yet, and who gains by the newest known takes it for synced",
+    ),
+    (
+        2001097,
+        "who gave a partition away sends a hint for a write that it began before, and a deleted value comes back",
     ),
     (60277, "who gave a partition away makes a dot in it that claims to have seen those that went with it"),
 ];

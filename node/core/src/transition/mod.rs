@@ -17,8 +17,8 @@
 //!   gain p are synced: each acknowledged write then has W copies among the owners in m, since everybody who left the set
 //!   was replaced by one who is synced. It is on the disk before it is told. What is refused stays refused when newer
 //!   epochs come, so an epoch that was retired stays retired.
-//! - **clear**: a node that owns p in n; or that owns it in no live epoch, holds nothing of it any more, and keeps no
-//!   hint of it, unless it may as a fallback in n.
+//! - **clear**: a node that owns p in n; or that owns it in no live epoch, holds nothing of it any more, has no write of it
+//!   under way, and keeps no hint of it, unless it may as a fallback in n.
 //!
 //! An older epoch is *retired* for p when N-R+1 of its owners are reading, for no read quorum of it can form any more;
 //! or when it has the same owners as n. Writes need W of the owners in each live epoch that is not retired. Reads go by n

@@ -91,19 +91,21 @@ impl<S: Storage> Replica<S> {
         }
     }
 
-    /// Partitions of which this node, which does not own them, holds nothing.
+    /// Partitions of which this node, which does not own them, holds nothing. A write that it began as an owner is
+    /// something: what it sends when its time is over may be older than a delete by then, and no fence knows of it.
     fn clear_partitions(&mut self) -> BTreeSet<Partition> {
         // What is not applied yet is not held, and will be.
         let (Some(epoch), Some(_)) = (self.ring.current().cloned(), self.ring.comparable_era()) else {
             return BTreeSet::new();
         };
         let us = self.id();
-        let hinted = self.hinted_partitions();
+        let (hinted, written) = (self.hinted_partitions(), self.partitions_written());
         let mut clear = BTreeSet::new();
         for partition in epoch.partitions().iter().filter(|partition| !epoch.owns(us, *partition)) {
             let may_hint = |ring: &mut Ring| ring.fallbacks(partition).contains(&us);
             let no_hint = hinted.as_ref().is_some_and(|hinted| !hinted.contains(&partition));
-            if !self.holds(partition) && (no_hint || may_hint(&mut self.ring)) {
+            let holds = self.holds(partition) || written.contains(&partition);
+            if !holds && (no_hint || may_hint(&mut self.ring)) {
                 clear.insert(partition);
             }
         }
