@@ -57,12 +57,12 @@ fn for_good(subject: &Subject<'_>, cluster: &Cluster) -> Result<(), Error> {
     let started = Instant::now();
     cluster.kill_node(victim())?;
     cluster.wipe_volumes(victim())?;
-    let replaced = replaced_elsewhere(subject, &lost, started);
+    let replaced = replaced_elsewhere(subject, &lost, started)
+        .and_then(|()| subject.requests_go_on(&load, "after the member was replaced"))
+        .and_then(|()| subject.check(load, 3, "a machine was lost for good with its disks"));
     // Also when that failed: everything else needs the machine.
     cluster.start_node_anew(victim())?;
-    replaced?;
-    subject.requests_go_on(&load, "after the member was replaced")?;
-    subject.check(load, 3, "a machine was lost for good with its disks")
+    replaced
 }
 
 fn replaced_elsewhere(subject: &Subject<'_>, lost: &(String, Value), started: Instant) -> Result<(), Error> {
