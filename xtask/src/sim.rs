@@ -19,9 +19,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<bool> {
 
 /// The command that builds it, planted bugs included: one is planted only where `--bug` says so.
 pub(crate) fn build(workspace: &Workspace) -> Command {
+    with_bugs(workspace, "build")
+}
+
+/// The command that runs the tests which plant bugs, and those beside them.
+pub(crate) fn tests(workspace: &Workspace) -> Command {
+    let mut command = with_bugs(workspace, "test");
+    command.args(["--package", "quorate-replica", "--tests"]);
+    command
+}
+
+fn with_bugs(workspace: &Workspace, what: &str) -> Command {
     let mut command = workspace.cargo();
-    command.args(["build", "--quiet", "--package", "quorate-simulation", "--features", "planted-bugs"]);
-    command.args(["--profile", PROFILE]);
+    command.args([what, "--quiet", "--profile", PROFILE, "--package", "quorate-simulation"]);
+    command.args(["--features", "quorate-simulation/planted-bugs"]);
     command
 }
 

@@ -72,7 +72,8 @@ pub enum Bug {
 }
 
 impl Bug {
-    /// Those that must be caught within a few hundred seeds: all but `SkipBarrier`, a rare moment, which has a seed of its own.
+    /// Those that must be caught within a few hundred seeds: all but `SkipBarrier`, which is about a rare moment, and has a
+    /// test of its own among those of the replica.
     pub const ALL: [Bug; 29] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,

@@ -20,7 +20,7 @@ use quorate_replica::{
 };
 use quorate_storage::disk::simulated::SimulatedDisk;
 use quorate_storage::{Access, Engine, Options};
-use quorate_wire::peer::{ClientWrite, Frame, Refusal, Written};
+use quorate_wire::peer::{ClientWrite, Frame, Refusal, Response, Written};
 
 const CLUSTER: ClusterId = ClusterId::from_u128(1);
 /// How far time moves when nothing else happens.
@@ -60,6 +60,8 @@ struct World {
     wire: VecDeque<(NodeId, NodeId, Frame)>,
     answers: BTreeMap<u64, Answer>,
     amnesia: Vec<NodeId>,
+    /// Its disk hangs: what its store accepts is not applied.
+    hangs: Option<NodeId>,
     epoch: Epoch,
     config: Config,
     ticket: u64,
@@ -95,6 +97,7 @@ impl World {
             wire: VecDeque::new(),
             answers: BTreeMap::new(),
             amnesia: Vec::new(),
+            hangs: None,
             epoch,
             config,
             ticket: 0,
@@ -150,7 +153,7 @@ impl World {
         let now = self.now;
         let mut effects = Vec::new();
         for (id, node) in &mut self.nodes {
-            if node.engine.prepare() {
+            if self.hangs != Some(*id) && node.engine.prepare() {
                 node.engine.commit();
             }
             let reads: Vec<SlowRead> = node.reads.borrow_mut().drain(..).collect();
@@ -342,6 +345,43 @@ fn the_ring_grows_and_shrinks_and_every_write_stays() {
     world.crash(id(2));
     (0..120).for_each(|at| assert_eq!(world.values(id(3), &key(at)), ["v"], "{at}"));
     world.until("all owners are equal", |world| (0..120).all(|at| world.is_converged(&key(at))));
+}
+
+/// A write is accepted by a node whose disk hangs, and then the ring changes. Says whether that node is compared with before the
+/// write is applied, when who gains would take it for one that does not have the write.
+fn is_compared_before_it_applies() -> bool {
+    let mut world = World::new(3, |_| {});
+    world.start(id(4), 1);
+    world.until("the fourth is known", |world| world.nodes.values().all(|node| node.replica.is_up(id(4))));
+    world.hangs = Some(id(1));
+    world.put(id(2), "k", Some("v"), Context::default()).unwrap();
+    world.change(id(2), (1..=4).map(member).collect());
+    let (mut hanging, mut others) = (0, 0);
+    let compared = |frame: &Frame| matches!(frame, Frame::Response { response: Response::Exchanged(_), .. });
+    for _ in 0..1000 {
+        world.step();
+        let answers = world.wire.iter().filter(|(_, _, frame)| compared(frame));
+        answers.for_each(|(from, ..)| *(if *from == id(1) { &mut hanging } else { &mut others }) += 1);
+    }
+    assert!(others > 0, "nobody is compared with");
+    world.hangs = None;
+    world.until("the change is over", World::is_settled);
+    hanging > 0
+}
+
+#[test]
+fn nobody_is_compared_with_before_what_it_accepted_is_applied() {
+    assert!(!is_compared_before_it_applies());
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn a_node_that_does_not_wait_for_what_it_accepted_is_caught() {
+    use quorate_core::planted::{Bug, plant};
+
+    plant(Some(Bug::SkipBarrier));
+    assert!(is_compared_before_it_applies());
+    plant(None);
 }
 
 #[test]

@@ -91,9 +91,3 @@ fn broken_by(bug: quorate_core::planted::Bug, seed: u64) -> Option<&'static str>
 fn the_seed_of_a_lost_segment_tells_a_node_that_shows_what_was_outdated() {
     assert_eq!(broken_by(quorate_core::planted::Bug::UnsureKeysLeave, 38), Some("INV-NOZOMBIE"));
 }
-
-#[cfg(feature = "planted-bugs")]
-#[test]
-fn a_comparison_that_does_not_wait_for_what_was_accepted_before_is_caught() {
-    assert_eq!(broken_by(quorate_core::planted::Bug::SkipBarrier, 536), Some("INV-OVERLAP"));
-}

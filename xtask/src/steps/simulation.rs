@@ -16,8 +16,10 @@ pub(super) fn seeds(shell: &Shell<'_>) -> Outcome {
     run(shell, &["--seeds", SEEDS]).and_then(|()| run(shell, &["--calm", "--seeds", CALM_SEEDS])).into()
 }
 
+/// Those that some seed catches, and those that have a test of their own.
 pub(super) fn bugs(shell: &Shell<'_>) -> Outcome {
-    run(shell, &["--bug", "all"]).into()
+    let tested = shell.run(&mut sim::tests(shell.workspace));
+    tested.and_then(|()| run(shell, &["--bug", "all"])).into()
 }
 
 fn run(shell: &Shell<'_>, arguments: &[&str]) -> Result<()> {
