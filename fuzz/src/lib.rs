@@ -13,6 +13,7 @@ mod handshake;
 mod hint_names;
 mod log;
 mod membership;
+mod resp;
 mod rotten_log;
 mod samples;
 mod tokens;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "handshake", run: handshake::run, seeds: handshake::seeds },
     Target { name: "hint_names", run: hint_names::run, seeds: hint_names::seeds },
     Target { name: "membership", run: membership::run, seeds: membership::seeds },
+    Target { name: "resp", run: resp::run, seeds: resp::seeds },
     Target { name: "rotten_log", run: rotten_log::run, seeds: rotten_log::seeds },
     Target { name: "tokens", run: tokens::run, seeds: tokens::seeds },
     Target { name: "version_sets", run: version_sets::run, seeds: version_sets::seeds },
