@@ -48,6 +48,12 @@ pub(crate) struct Options {
     /// Where HTTP clients are listened for [default: 0.0.0.0:7001].
     #[arg(long, env = "QUORATE_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
     http_listen: Option<SocketAddr>,
+    /// Where Redis clients (RESP) are listened for, such as 0.0.0.0:7002 [default: nowhere].
+    #[arg(long, env = "QUORATE_RESP_LISTEN", value_name = "ADDRESS:PORT")]
+    resp_listen: Option<SocketAddr>,
+    /// What becomes of commands of Redis that read and then write, such as INCR [default: refuse].
+    #[arg(long, env = "QUORATE_RESP_READ_MODIFY_WRITE", value_enum)]
+    resp_read_modify_write: Option<ReadModifyWrite>,
     /// Nodes to ask for the others, comma-separated; one that is alive is enough.
     #[arg(long, env = "QUORATE_SEEDS", value_name = "HOST:PORT,…", value_delimiter = ',')]
     seeds: Option<Vec<String>>,
@@ -124,6 +130,24 @@ enum QuorumOption {
     Sloppy,
 }
 
+/// What becomes of commands of Redis that read a key and write what they make of it.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ReadModifyWrite {
+    /// They are refused: two clients at the same time could both succeed.
+    #[default]
+    Refuse,
+    /// They are done in two steps, and of two at the same time one may be lost.
+    BestEffort,
+}
+
+/// How Redis clients are served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RespConfig {
+    pub(crate) listen: SocketAddr,
+    pub(crate) read_modify_write: ReadModifyWrite,
+}
+
 /// How logs are written.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -145,6 +169,7 @@ pub(crate) struct Config {
     pub(crate) advertise: String,
     pub(crate) peer_listen: SocketAddr,
     pub(crate) http_listen: SocketAddr,
+    pub(crate) resp: Option<RespConfig>,
     pub(crate) seeds: Vec<String>,
     pub(crate) secret: String,
     pub(crate) durability: Durability,
@@ -197,6 +222,8 @@ impl Options {
             advertise: self.advertise.or(other.advertise),
             peer_listen: self.peer_listen.or(other.peer_listen),
             http_listen: self.http_listen.or(other.http_listen),
+            resp_listen: self.resp_listen.or(other.resp_listen),
+            resp_read_modify_write: self.resp_read_modify_write.or(other.resp_read_modify_write),
             seeds: self.seeds.or(other.seeds),
             secret_file: self.secret_file.or(other.secret_file),
             durability: self.durability.or(other.durability),
@@ -248,6 +275,10 @@ impl Options {
             advertise,
             peer_listen: self.peer_listen.unwrap_or_else(|| ([0, 0, 0, 0], 5000).into()),
             http_listen: self.http_listen.unwrap_or_else(|| ([0, 0, 0, 0], 7001).into()),
+            resp: self.resp_listen.map(|listen| RespConfig {
+                listen,
+                read_modify_write: self.resp_read_modify_write.unwrap_or_default(),
+            }),
             seeds,
             secret: check.secret(&secret_file),
             durability: match self.durability.unwrap_or(DurabilityOption::Sync) {
@@ -281,9 +312,11 @@ impl Options {
         check.that((1 << 20..=256 << 20).contains(&config.segment_bytes), || {
             format!("segment-size: {} bytes is out of bounds, write 1Mi to 256Mi", config.segment_bytes)
         });
-        check.that(config.peer_listen != config.http_listen || config.peer_listen.port() == 0, || {
-            format!("peer-listen and http-listen are both {}: give each its own port", config.peer_listen)
-        });
+        let resp = config.resp.map(|resp| ("resp-listen", resp.listen));
+        let http = ("http-listen", config.http_listen);
+        check.apart(("peer-listen", config.peer_listen), http);
+        resp.into_iter().for_each(|resp| check.apart(("peer-listen", config.peer_listen), resp));
+        resp.into_iter().for_each(|resp| check.apart(http, resp));
         check.finish(config)
     }
 }
@@ -322,6 +355,12 @@ impl Checks {
         // An absent required option has its own sentence.
         self.that(fits || text.is_empty(), || {
             format!("{option}: {text:?} is not host:port, such as node-1:5000")
+        });
+    }
+
+    fn apart(&mut self, (one, here): (&str, SocketAddr), (other, there): (&str, SocketAddr)) {
+        self.that(here != there || here.port() == 0, || {
+            format!("{one} and {other} are both {here}: give each its own port")
         });
     }
 
@@ -401,6 +440,7 @@ mod tests {
             seeds: Some(vec!["a:0".into()]),
             detect_after: Some("1ms".parse().unwrap()),
             transfer_rate: Some("1Ki".parse().unwrap()),
+            resp_listen: Some(([0, 0, 0, 0], 5000).into()),
             ..Options::default()
         };
         let mistakes = options.resolve().err().unwrap().to_string();
@@ -412,6 +452,7 @@ mod tests {
             "at least 16",
             "detect-after: 1 ms is out of bounds",
             "transfer-rate: 1024 bytes is too little, write 64Ki or more",
+            "peer-listen and resp-listen are both 0.0.0.0:5000",
         ] {
             assert!(mistakes.contains(part), "{part:?} is not in {mistakes}");
         }

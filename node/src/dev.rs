@@ -15,7 +15,7 @@ use quorate_storage::Durability;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::config::Config;
+use crate::config::{Config, ReadModifyWrite, RespConfig};
 use crate::identity::write_durably;
 use crate::node::sentence;
 use crate::run::{self, Running};
@@ -34,6 +34,12 @@ pub(crate) struct Arguments {
     /// HTTP ports from this one on, one a node.
     #[arg(long, default_value_t = 7001, value_parser = clap::value_parser!(u16).range(1..=65000))]
     http_port: u16,
+    /// Ports of Redis clients from this one on, one a node.
+    #[arg(long, default_value_t = 7011, value_parser = clap::value_parser!(u16).range(1..=65000))]
+    resp_port: u16,
+    /// What becomes of commands of Redis that read and then write, such as INCR.
+    #[arg(long, value_enum, default_value_t)]
+    resp_read_modify_write: ReadModifyWrite,
     /// Peer and admin ports from this one on, one a node.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..=65000))]
     peer_port: u16,
@@ -129,6 +135,10 @@ fn config(arguments: &Arguments, dir: &Path, cluster: ClusterId, secret: &str, i
         advertise: local(arguments.peer_port + index).to_string(),
         peer_listen: local(arguments.peer_port + index),
         http_listen: local(arguments.http_port + index),
+        resp: Some(RespConfig {
+            listen: local(arguments.resp_port + index),
+            read_modify_write: arguments.resp_read_modify_write,
+        }),
         seeds: vec![local(arguments.peer_port).to_string()],
         secret: secret.to_owned(),
         durability: Durability::Sync,
@@ -200,16 +210,20 @@ async fn wait_until_ready(nodes: &[Running]) -> anyhow::Result<()> {
 
 fn greet(nodes: &[Running], dir: &Path, kept: bool) {
     let url = |index: usize| format!("http://{}", nodes[index].http);
+    let redis: Vec<String> = nodes.iter().filter_map(|node| Some(node.resp?.port().to_string())).collect();
     println!(
         "\nA ring of {} nodes is up: N=3, R=2, W=2. Any node answers for any key.\n\n  \
          write    curl -i -X PUT --data 'hello' {}/v1/kv/greeting\n  \
          read     curl -i {}/v1/kv/greeting\n  \
-         delete   curl -i -X DELETE {}/v1/kv/greeting\n\n\
+         delete   curl -i -X DELETE {}/v1/kv/greeting\n  \
+         redis    redis-cli -p {} GET greeting    (any of the ports {})\n\n\
          Data is in {} ({}). Ctrl-C stops it.",
         nodes.len(),
         url(0),
         url(1),
         url(2),
+        redis.first().map_or("?", String::as_str),
+        redis.join(", "),
         dir.display(),
         if kept { "kept" } else { "thrown away at the end" },
     );

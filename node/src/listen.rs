@@ -1,4 +1,5 @@
-//! The two listeners: clients over HTTP, and peers and the admin API on one port, told apart by the first byte.
+//! The listeners: clients over HTTP, Redis clients, and peers and the admin API on one port, told apart by the first
+//! byte.
 //!
 //! Connections are bounded in number and in the time they may take to say what they want, so garbage and
 //! silence cost nothing that lasts (INV-BOUND).
@@ -25,10 +26,12 @@ use tokio::time::{sleep, timeout};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::peers::{self, Credentials};
+use crate::resp::{RespServer, TOO_MANY_CLIENTS};
 use crate::seldom::Seldom;
 
-/// Connections that one listener holds; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections that one listener holds; more wait in the kernel's queue, or are told so where the protocol has words
+/// for that.
+pub(crate) const CONNECTIONS_MAX: usize = 4096;
 /// Requests that one HTTP/2 connection may have in progress.
 const STREAMS_MAX: u32 = 256;
 /// Bytes that a client may send ahead of what is read, over one HTTP/2 connection.
@@ -111,9 +114,19 @@ pub(crate) fn give_up_on_silence(stream: &TcpStream) {
     let _ = set_socket_keepalive(stream, true);
 }
 
+/// What becomes of connections beyond [`CONNECTIONS_MAX`].
+#[derive(Clone, Copy)]
+enum Crowd {
+    /// They wait.
+    Waits,
+    /// They are told this, and closed.
+    IsTold(&'static [u8]),
+}
+
 /// Accepts connections until `stop` turns true, then waits at most `drain` for those that are left.
 async fn accept_loop<F: Future<Output = ()> + Send + 'static>(
     listener: TcpListener,
+    crowd: Crowd,
     mut stop: watch::Receiver<bool>,
     serve: impl Fn(TcpStream, Watcher) -> F,
     drain: Duration,
@@ -123,7 +136,7 @@ async fn accept_loop<F: Future<Output = ()> + Send + 'static>(
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, crowd, &room) => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
@@ -151,10 +164,22 @@ async fn accept_loop<F: Future<Output = ()> + Send + 'static>(
 
 async fn accept(
     listener: &TcpListener,
+    crowd: Crowd,
     room: &Arc<Semaphore>,
 ) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
-    Ok((listener.accept().await?.0, permit))
+    match crowd {
+        Crowd::Waits => {
+            let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            Ok((listener.accept().await?.0, permit))
+        }
+        Crowd::IsTold(words) => loop {
+            let (stream, _) = listener.accept().await?;
+            match room.clone().try_acquire_owned() {
+                Ok(permit) => return Ok((stream, permit)),
+                Err(_) => drop(stream.try_write(words)), // Who does not hear it is closed all the same.
+            }
+        },
+    }
 }
 
 /// Runs the client listener.
@@ -168,7 +193,25 @@ pub(crate) async fn clients(
         let http = http.clone();
         async move { http.serve(stream, watcher).await }
     };
-    accept_loop(listener, stop, serve, drain).await;
+    accept_loop(listener, Crowd::Waits, stop, serve, drain).await;
+}
+
+/// Runs the listener of Redis clients.
+pub(crate) async fn redis(
+    listener: TcpListener,
+    server: Arc<RespServer>,
+    stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let stopping = stop.clone();
+    let serve = move |stream, watcher: Watcher| {
+        let (server, stopping) = (server.clone(), stopping.clone());
+        async move {
+            server.serve(stream, stopping).await;
+            drop(watcher); // The drain waits for it.
+        }
+    };
+    accept_loop(listener, Crowd::IsTold(TOO_MANY_CLIENTS), stop, serve, drain).await;
 }
 
 /// Runs the listener that peers and the admin API share.
@@ -191,7 +234,7 @@ pub(crate) async fn peers_and_admin(
             }
         }
     };
-    accept_loop(listener, stop, serve, drain).await;
+    accept_loop(listener, Crowd::Waits, stop, serve, drain).await;
 }
 
 async fn peer(mut stream: TcpStream, us: &Credentials, inbox: Arc<Inbox>, metrics: &Metrics) {

@@ -17,6 +17,8 @@ mod metrics;
 mod node;
 mod peers;
 mod readers;
+mod refusal;
+mod resp;
 mod room;
 mod run;
 mod seldom;

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) request_seconds: HistogramVec,
     pub(crate) requests_in_progress: IntGauge,
     pub(crate) refused_connections: IntCounterVec,
+    pub(crate) resp_connections: IntGauge,
     members: IntGaugeVec,
     epoch: IntGauge,
     epoch_oldest: IntGauge,
@@ -156,14 +157,14 @@ impl Metrics {
         let metrics = Self {
             requests: counters(
                 "quorate_requests_total",
-                "Client requests by operation and outcome.",
-                &["operation", "outcome"],
+                "Client requests by protocol, operation and outcome.",
+                &["protocol", "operation", "outcome"],
             ),
             request_seconds: register(
                 r,
                 HistogramVec::new(
                     seconds("quorate_request_duration_seconds", "Time to answer a client request."),
-                    &["operation"],
+                    &["protocol", "operation"],
                 ),
             ),
             requests_in_progress: gauge(
@@ -175,6 +176,7 @@ impl Metrics {
                 "Connections closed because of what came over them, by listener.",
                 &["listener"],
             ),
+            resp_connections: gauge("quorate_resp_connections", "Connections of Redis clients."),
             members: register(
                 r,
                 IntGaugeVec::new(
@@ -271,7 +273,7 @@ impl Metrics {
             registry: Registry::new(),
         };
         // A series that appears with its first event has no rate for it: what alerts watch is there from the start.
-        for listener in ["http", "admin", "peer"] {
+        for listener in ["http", "resp", "admin", "peer"] {
             metrics.refused_connections.with_label_values(&[listener]);
         }
         let build = Opts::new("quorate_build_info", "The program's version; always 1.")

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use quorate_core::causality::Actor;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::{self, Admin};
-use crate::config::Config;
+use crate::config::{Config, RespConfig};
 use crate::documents::{self, Keeper};
 use crate::engine::{End, Engine, unix_ms};
 use crate::inbox::{Inbox, Input};
@@ -25,16 +26,20 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Credentials, Links};
 use crate::readers::Library;
+use crate::resp::RespServer;
 use crate::{http, identity};
 
 /// A node that serves.
 pub(crate) struct Running {
     pub(crate) node: Arc<Node>,
     pub(crate) http: SocketAddr,
+    /// Where Redis clients are served, if they are.
+    pub(crate) resp: Option<SocketAddr>,
     config: Config,
     stop_clients: watch::Sender<bool>,
     stop_peers: watch::Sender<bool>,
     clients: JoinHandle<()>,
+    redis: JoinHandle<()>,
     peers: JoinHandle<()>,
     engine: JoinHandle<End>,
     disk: identity::Disk,
@@ -55,8 +60,13 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let metrics = Metrics::new();
     let store = open_store(&config, disk.actor, metrics.clone()).await?;
     let client_listener = bind(config.http_listen, "http-listen").await?;
+    let redis_listener = match config.resp {
+        Some(resp) => Some((bind(resp.listen, "resp-listen").await?, resp)),
+        None => None,
+    };
     let peer_listener = bind(config.peer_listen, "peer-listen").await?;
     let http = client_listener.local_addr()?;
+    let resp = redis_listener.as_ref().map(|(listener, _)| listener.local_addr()).transpose()?;
 
     let secret = Secret::new(config.secret.as_bytes());
     let us = Sender { node: disk.actor.node, start: disk.actor.start };
@@ -97,14 +107,31 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (stop_clients, clients_stopped) = watch::channel(false);
     let (stop_peers, peers_stopped) = watch::channel(false);
     let drain = config.drain_timeout;
+    let redis = tokio::spawn(serve_redis(redis_listener, node.clone(), clients_stopped.clone(), drain));
     let clients = tokio::spawn(listen::clients(client_listener, client_server, clients_stopped, drain));
     let peers =
         tokio::spawn(listen::peers_and_admin(peer_listener, us, inbox, admin_server, peers_stopped, drain));
     tracing::info!(
         node = %disk.actor.node, cluster = %config.cluster, start = disk.actor.start, epoch,
-        http = %http, peers = config.advertise, "serving"
+        http = %http, resp = resp.map(tracing::field::display), peers = config.advertise, "serving"
     );
-    Ok(Running { node, http, config, stop_clients, stop_peers, clients, peers, engine, disk })
+    Ok(Running { node, http, resp, config, stop_clients, stop_peers, clients, redis, peers, engine, disk })
+}
+
+/// Serves Redis clients, if that is wanted, until `stop`.
+async fn serve_redis(
+    listener: Option<(TcpListener, RespConfig)>,
+    node: Arc<Node>,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    match listener {
+        Some((listener, config)) => {
+            let server = Arc::new(RespServer::new(node, config));
+            listen::redis(listener, server, stop, drain).await;
+        }
+        None => drop(stop.wait_for(|stop| *stop).await),
+    }
 }
 
 /// Where the storage's threads say what is done. They must not be held up: see [`Inbox`].
@@ -178,7 +205,7 @@ impl Running {
         self.node.leave().await;
         sleep(self.config.drain_linger).await;
         let _ = self.stop_clients.send(true);
-        let _ = self.clients.await; // Bounded by the drain timeout.
+        let _ = tokio::join!(self.clients, self.redis); // Bounded by the drain timeout.
         let _ = self.stop_peers.send(true);
         self.node.inbox.push(Input::Stop);
         let _ = self.engine.await;
@@ -195,6 +222,7 @@ impl Running {
                 Ok(End::Stopped) | Err(_) => Ended::Part("the engine"),
             },
             _ = &mut self.clients => Ended::Part("the client listener"),
+            _ = &mut self.redis => Ended::Part("the listener of Redis clients"),
             _ = &mut self.peers => Ended::Part("the peer listener"),
         }
     }
@@ -203,6 +231,7 @@ impl Running {
     pub(crate) async fn give_up(self, known_start: u64) -> anyhow::Error {
         let (node, start) = (self.disk.actor.node, self.disk.actor.start);
         self.clients.abort();
+        self.redis.abort();
         self.peers.abort();
         close(self.node.store.clone()).await;
         match self.disk.give_up() {

@@ -4,17 +4,17 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use quorate_admin::types::{ErrorBody, ErrorDetail};
-use quorate_core::causality::WriteRefused;
 use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use quorate_wire::context::TokenError;
 use quorate_wire::peer::Refusal;
 
 use super::parameters::ParameterError;
+use crate::refusal;
 
 /// A request that is answered with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
-    #[error("{}", sentence(.0))]
+    #[error("{}", refusal::sentence(.0))]
     Refused(#[from] Refusal),
     #[error(transparent)]
     Context(#[from] TokenError),
@@ -36,40 +36,11 @@ pub(crate) enum HttpError {
     BrokenBody(String),
 }
 
-/// A refusal as a sentence about the client's request: first of all, whether anything was written.
-fn sentence(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::Indeterminate { .. } => format!("it is not known whether the write was done: {refusal}"),
-        refusal => format!("not done: {refusal}"),
-    }
-}
-
 impl HttpError {
     /// Stable, for programs and metrics.
     pub(crate) fn code(&self) -> &'static str {
         match self {
-            Self::Refused(refusal) => match refusal {
-                Refusal::NoEpoch
-                | Refusal::NotMember { .. }
-                | Refusal::EpochRetired { .. }
-                | Refusal::ReadsMoved { .. }
-                | Refusal::EpochUnknown { .. }
-                | Refusal::NotOwner { .. }
-                | Refusal::Stale => "not_ready",
-                Refusal::Starting => "starting",
-                Refusal::ClockAhead { .. } => "clock_ahead",
-                Refusal::Consistency(_) => "bad_parameter",
-                Refusal::HintsFull { .. } => "hints_full",
-                Refusal::Stopping => "stopping",
-                Refusal::Busy => "busy",
-                Refusal::StorageFull { .. } => "storage_full",
-                Refusal::StorageFailed { .. } => "storage_failed",
-                Refusal::Write(WriteRefused::TooManySiblings) => "too_many_siblings",
-                Refusal::Write(WriteRefused::TooLarge) => "too_large",
-                Refusal::Write(WriteRefused::FutureContext) => "bad_context",
-                Refusal::Unavailable { .. } => "unavailable",
-                Refusal::Indeterminate { .. } => "timeout",
-            },
+            Self::Refused(refusal) => refusal::code(refusal),
             Self::Context(_) => "bad_context",
             Self::Parameter(_) => "bad_parameter",
             Self::NotFound | Self::NoKey => "not_found",

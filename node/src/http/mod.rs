@@ -141,8 +141,9 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         let Self { metrics, operation, started, outcome } = self;
         metrics.requests_in_progress.dec();
-        metrics.requests.with_label_values(&[*operation, *outcome]).inc();
-        metrics.request_seconds.with_label_values(&[*operation]).observe(started.elapsed().as_secs_f64());
+        metrics.requests.with_label_values(&["http", *operation, *outcome]).inc();
+        let seconds = metrics.request_seconds.with_label_values(&["http", *operation]);
+        seconds.observe(started.elapsed().as_secs_f64());
     }
 }
 

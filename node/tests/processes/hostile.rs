@@ -29,7 +29,7 @@ async fn garbage_closes_the_connection_and_nothing_else() {
         b"GET / HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ];
-    for port in [5000, 7001] {
+    for port in [5000, 7001, 7002] {
         for bytes in garbage.iter().cycle().take(200) {
             let mut stream = TcpStream::connect((host.as_str(), port)).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -65,11 +65,12 @@ async fn silence_does_not_hold_a_connection() {
     let request = b"GET /v1/kv/k HTTP/1.1\r\nHost: x\r\n\r\n";
     let said: [&[u8]; 4] = [b"", b"PRI * HTTP/2.0\r\n", b"GET /v1/kv/k HT", request];
     let streams = [7001, 5000].into_iter().flat_map(|port| said.map(|said| open(port, said)));
-    for mut stream in streams.collect::<Vec<_>>() {
+    let redis: [&[u8]; 3] = [b"", b"PING", b"*2\r\n$3\r\nGET\r\n$10\r\nk"];
+    for mut stream in streams.chain(redis.map(|said| open(7002, said))).collect::<Vec<_>>() {
         // A connection that is held would time out here.
         stream.read_to_end(&mut Vec::new()).unwrap();
     }
-    for listener in ["http", "admin", "peer"] {
+    for listener in ["http", "resp", "admin", "peer"] {
         let refused = cluster.metric(0, "quorate_refused_connections_total", listener).await;
         assert_eq!(refused, 0.0, "{listener}: falling silent is no offence");
     }

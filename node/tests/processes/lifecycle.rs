@@ -157,6 +157,7 @@ async fn dev_is_a_ring_that_one_command_starts_and_ctrl_c_stops() {
     let port = free_ports();
     let mut dev = Command::new(env!("CARGO_BIN_EXE_quorate-node"))
         .args(["dev", "--http-port", &port.to_string(), "--peer-port", &(port + 3).to_string()])
+        .args(["--resp-port", &(port + 6).to_string()])
         .env("TMPDIR", dir.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -167,6 +168,8 @@ async fn dev_is_a_ring_that_one_command_starts_and_ctrl_c_stops() {
     let url = write.split_whitespace().last().unwrap().to_owned();
     let http = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
     assert_eq!(http.put(&url).body("hello").send().await.unwrap().status(), StatusCode::NO_CONTENT);
+    let redis = lines.find(|line| line.trim_start().starts_with("redis")).expect("and how with redis-cli");
+    assert!(redis.contains(&format!("redis-cli -p {} GET greeting", port + 6)), "{redis}");
     let other = url.replace(&port.to_string(), &(port + 1).to_string());
     assert_eq!(http.get(other).send().await.unwrap().text().await.unwrap(), "hello");
     kill_process(Pid::from_child(&dev), Signal::INT).unwrap();
@@ -178,8 +181,8 @@ fn options(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.to_owned()).collect()
 }
 
-/// The first of six ports that nobody listens on now.
+/// The first of nine ports that nobody listens on now.
 fn free_ports() -> u16 {
     let free = |port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (20_000..30_000).step_by(6).find(|&first| (first..first + 6).all(free)).expect("six free ports")
+    (20_000..30_000).step_by(9).find(|&first| (first..first + 9).all(free)).expect("nine free ports")
 }

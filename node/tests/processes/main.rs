@@ -8,3 +8,4 @@ mod harness;
 mod hostile;
 mod lifecycle;
 mod metrics;
+mod redis;

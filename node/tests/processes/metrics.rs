@@ -18,11 +18,12 @@ async fn every_promised_series_is_there_and_no_key_is() {
     cluster.get(0, "nothing").await;
     let text = cluster.metrics(0).await;
     for series in [
-        "quorate_requests_total{operation=\"get\",outcome=\"ok\"} 3",
-        "quorate_requests_total{operation=\"get\",outcome=\"not_found\"} 1",
-        "quorate_requests_total{operation=\"put\",outcome=\"ok\"} 1",
-        "quorate_request_duration_seconds_bucket{operation=\"put\",le=",
+        "quorate_requests_total{operation=\"get\",outcome=\"ok\",protocol=\"http\"} 3",
+        "quorate_requests_total{operation=\"get\",outcome=\"not_found\",protocol=\"http\"} 1",
+        "quorate_requests_total{operation=\"put\",outcome=\"ok\",protocol=\"http\"} 1",
+        "quorate_request_duration_seconds_bucket{operation=\"put\",protocol=\"http\",le=",
         "quorate_requests_in_progress 0",
+        "quorate_resp_connections 0",
         "quorate_replica_acks_total{outcome=\"acknowledged\"}",
         "quorate_fsync_duration_seconds_count",
         "quorate_members{state=\"up\"} 3",

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::tools::promtool;
 /// How long a program may take until it serves.
 const START_SECONDS_MAX: u64 = 60;
 /// Nodes of the development ring.
-const NODES: u16 = 3;
+pub(super) const NODES: u16 = 3;
 /// How often a run of free ports is looked for.
 const TRIES_MAX: usize = 100;
 /// Where every metric is explained.
@@ -32,17 +33,37 @@ fn check(shell: &Shell<'_>) -> Result<()> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
     }
-    let port = free_ports(2 * NODES)?;
-    let (client, admin) = (address(port), address(port + NODES));
-    let mut command = program(shell, "quorate-node")?;
-    command.arg("dev").arg("--data-dir").arg(&folder);
-    command.args(["--http-port", &port.to_string(), "--peer-port", &(port + NODES).to_string()]);
-    let mut ring = Beside::start(shell, &mut command)?;
-    ring.wait_until(Duration::from_secs(START_SECONDS_MAX), || http::get(&admin, "/readyz").ok())?;
+    let ring = Ring::start(shell, &folder, &[])?;
+    let (client, admin) = (address(ring.http), address(ring.admin));
     // A series with labels is there once it has counted something.
     http::put(&client, "/v1/kv/metrics", "value")?;
     http::get(&client, "/v1/kv/metrics")?;
     lint(shell, &http::get(&admin, "/metrics")?)
+}
+
+/// A development ring: its first ports of each kind, one a node.
+pub(super) struct Ring {
+    pub(super) http: u16,
+    pub(super) admin: u16,
+    pub(super) resp: u16,
+    _process: Beside,
+}
+
+impl Ring {
+    /// Starts one, and waits until it serves. It ends when this is dropped.
+    pub(super) fn start(shell: &Shell<'_>, folder: &Path, options: &[&str]) -> Result<Self> {
+        let http = free_ports(3 * NODES)?;
+        let (admin, resp) = (http + NODES, http + 2 * NODES);
+        let mut command = program(shell, "quorate-node")?;
+        command.arg("dev").arg("--data-dir").arg(folder).args(options);
+        for (flag, port) in [("--http-port", http), ("--peer-port", admin), ("--resp-port", resp)] {
+            command.args([flag, &port.to_string()]);
+        }
+        let mut process = Beside::start(shell, &mut command)?;
+        let ready = || http::get(&address(admin), "/readyz").ok();
+        process.wait_until(Duration::from_secs(START_SECONDS_MAX), ready)?;
+        Ok(Self { http, admin, resp, _process: process })
+    }
 }
 
 /// Hands the text to `promtool check metrics`, which ends with 3 when it breaks a convention, and looks each name up.

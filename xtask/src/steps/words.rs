@@ -15,6 +15,9 @@ struct Words {
 
 const WORDS: &[Words] = &[
     Words { source: "node/src/http/error.rs", behind: "=> \"", page: "docs/http-api.md" },
+    Words { source: "node/src/refusal.rs", behind: "=> \"", page: "docs/http-api.md" },
+    Words { source: "node/src/resp/failure.rs", behind: "=> \"", page: "docs/redis.md" },
+    Words { source: "node/wire/src/resp/error.rs", behind: "=> \"", page: "docs/redis.md" },
     Words { source: "node/src/config.rs", behind: "env = \"", page: "docs/configuration.md" },
     Words { source: "operator/src/main.rs", behind: "env = \"", page: "docs/configuration.md" },
     Words { source: "operator/src/plan/mod.rs", behind: "Self::", page: "docs/operations/conditions.md" },

@@ -1,6 +1,7 @@
 //! Real node processes on loopback addresses of their own, and a load that remembers what was acknowledged.
 
 pub(crate) mod load;
+pub(crate) mod redis;
 
 use std::fs::File;
 use std::ops::Range;
@@ -320,6 +321,7 @@ fn node(dir: &Path, index: usize, host: &str, seed: &str, setup: Setup) -> TestN
         ("--advertise", format!("{host}:5000")),
         ("--peer-listen", format!("{host}:5000")),
         ("--http-listen", format!("{host}:7001")),
+        ("--resp-listen", format!("{host}:7002")),
         ("--seeds", format!("{seed}:5000")),
         ("--secret-file", dir.join("secret").display().to_string()),
         ("--segment-size", "1Mi".to_owned()),
