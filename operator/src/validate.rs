@@ -11,8 +11,8 @@ use quorate_core::ring::Replication;
 
 use crate::build::names;
 use crate::crd::{
-    Conflicts, Durability, ImageSpec, KVCluster, Mode, PodSpec, PullPolicy, Quorum, ResourcesSpec,
-    StorageSpec, SyncSpec, ZonesSpec,
+    Conflicts, Durability, ImageSpec, KVCluster, Mode, PodSpec, PullPolicy, Quorum, ReadModifyWrite,
+    ResourcesSpec, RespSpec, StorageSpec, SyncSpec, ZonesSpec,
 };
 use crate::plan::quantity;
 
@@ -66,6 +66,8 @@ pub struct ValidatedCluster {
     pub transfer_bytes_per_second: Option<u64>,
     /// The HTTP port of clients.
     pub http_port: u16,
+    /// Where Redis clients are served, if they are.
+    pub resp: Option<Resp>,
     /// CPU and memory.
     pub resources: ResourcesSpec,
     /// Passed through.
@@ -74,6 +76,15 @@ pub struct ValidatedCluster {
     pub paused: bool,
     /// Whose namespace may reach the admin API.
     pub operator_namespace: Option<String>,
+}
+
+/// How Redis clients are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resp {
+    /// Their port.
+    pub port: u16,
+    /// What becomes of commands that read and then write.
+    pub read_modify_write: ReadModifyWrite,
 }
 
 /// A container image, resolved.
@@ -125,8 +136,7 @@ fn not_supported_yet(cluster: &KVCluster) -> Vec<Refusal> {
     let spec = &cluster.spec;
     let wishes = [
         (spec.replication.mode == Mode::Primary, "replication.mode: Primary", "mode: Leaderless"),
-        (spec.protocols.resp.enabled, "protocols.resp", "enabled: false, and use HTTP"),
-        (spec.protocols.udp.enabled, "protocols.udp", "enabled: false, and use HTTP"),
+        (spec.protocols.udp.enabled, "protocols.udp", "enabled: false, and use HTTP or RESP"),
     ];
     let asked = wishes.into_iter().filter(|(asked, ..)| *asked);
     asked.map(|(_, field, instead)| Refusal::NotSupportedYet { field, instead }).collect()
@@ -170,11 +180,17 @@ fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, R
             .filter(|interval| *interval != SyncSpec::default().anti_entropy_interval),
         transfer_bytes_per_second: transfer_rate(&spec.sync)?,
         http_port: spec.protocols.http.port.try_into().map_err(|_| out_of_range("protocols.http.port"))?,
+        resp: resp(&spec.protocols.resp)?,
         resources: spec.resources.clone(),
         pod: spec.pod.clone(),
         paused: spec.paused,
         operator_namespace: settings.operator_namespace.clone(),
     })
+}
+
+fn resp(spec: &RespSpec) -> Result<Option<Resp>, Refusal> {
+    let port = spec.port.try_into().map_err(|_| Refusal::OutOfRange { field: "protocols.resp.port" })?;
+    Ok(spec.enabled.then_some(Resp { port, read_modify_write: spec.read_modify_write }))
 }
 
 /// One whole number and one unit, as the definition asks for.
@@ -235,12 +251,24 @@ mod tests {
     fn what_is_not_available_yet_is_refused_all_at_once_with_what_to_write_instead() {
         let wishful = cluster("demo", |spec| {
             spec.replication.mode = Mode::Primary;
-            spec.protocols.resp.enabled = true;
             spec.protocols.udp.enabled = true;
         });
         let refusals = validate(&wishful, &settings()).unwrap_err();
-        assert_eq!(refusals.len(), 3);
+        assert_eq!(refusals.len(), 2);
         assert!(refusals[0].to_string().ends_with("write mode: Leaderless"), "{}", refusals[0]);
+    }
+
+    #[test]
+    fn redis_clients_are_served_where_that_is_wished() {
+        let resp = |wish: fn(&mut RespSpec)| {
+            let cluster = cluster("demo", |spec| wish(&mut spec.protocols.resp));
+            validate(&cluster, &settings()).map(|cluster| cluster.resp)
+        };
+        assert_eq!(resp(|_| {}), Ok(None), "as before there were any");
+        let served = Resp { port: 7002, read_modify_write: ReadModifyWrite::Refuse };
+        assert_eq!(resp(|spec| spec.enabled = true), Ok(Some(served)));
+        let out_of_range = [Refusal::OutOfRange { field: "protocols.resp.port" }];
+        assert_eq!(resp(|spec| spec.port = -1).unwrap_err(), out_of_range);
     }
 
     #[test]

@@ -17,10 +17,11 @@ use quorate_operator::crd::KVCluster;
 use quorate_operator::validate::{Settings, ValidatedCluster, validate};
 use serde::Serialize;
 
-/// The smallest wish, and one that uses every field.
-const CLUSTERS: [(&str, &str); 2] = [
+/// The smallest wish, one that uses every field that there was at first, and one for Redis clients.
+const CLUSTERS: [(&str, &str); 3] = [
     ("minimal", include_str!("golden/minimal.in.yaml")),
     ("everything", include_str!("golden/everything.in.yaml")),
+    ("redis", include_str!("golden/redis.in.yaml")),
 ];
 
 fn validated(input: &str) -> ValidatedCluster {

@@ -12,16 +12,26 @@ pub(super) fn build(cluster: &ValidatedCluster) -> Service {
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             selector: Some(names::selector(&cluster.name)),
-            ports: Some(vec![ServicePort {
-                name: Some("http".to_owned()),
-                port: i32::from(cluster.http_port),
-                target_port: Some(IntOrString::String("http".to_owned())),
-                protocol: Some("TCP".to_owned()),
-                app_protocol: Some("http".to_owned()),
-                ..ServicePort::default()
-            }]),
+            ports: Some(ports(cluster)),
             ..ServiceSpec::default()
         }),
         ..Service::default()
+    }
+}
+
+fn ports(cluster: &ValidatedCluster) -> Vec<ServicePort> {
+    let http = port("http", cluster.http_port, "http");
+    let resp = cluster.resp.map(|resp| port("resp", resp.port, "redis"));
+    std::iter::once(http).chain(resp).collect()
+}
+
+fn port(name: &str, number: u16, protocol: &str) -> ServicePort {
+    ServicePort {
+        name: Some(name.to_owned()),
+        port: i32::from(number),
+        target_port: Some(IntOrString::String(name.to_owned())),
+        protocol: Some("TCP".to_owned()),
+        app_protocol: Some(protocol.to_owned()),
+        ..ServicePort::default()
     }
 }

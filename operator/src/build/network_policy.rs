@@ -1,4 +1,4 @@
-//! Who may talk to the nodes: clients to the client port; peers, the operator and namespaces that scrape metrics to the
+//! Who may talk to the nodes: clients to the client ports; peers, the operator and namespaces that scrape metrics to the
 //! peer port.
 //!
 //! The peer and admin protocols ask for the secret as well; this is the outer wall. What leaves the pods is not
@@ -32,12 +32,16 @@ pub(super) fn build(cluster: &ValidatedCluster) -> NetworkPolicy {
             pod_selector: Some(selector(names::selector(&cluster.name))),
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(vec![
-                NetworkPolicyIngressRule { from: None, ports: Some(vec![tcp("http")]) },
+                NetworkPolicyIngressRule { from: None, ports: Some(clients(cluster)) },
                 NetworkPolicyIngressRule { from: Some(inner), ports: Some(vec![tcp("peer")]) },
             ]),
             egress: None,
         }),
     }
+}
+
+fn clients(cluster: &ValidatedCluster) -> Vec<NetworkPolicyPort> {
+    std::iter::once(tcp("http")).chain(cluster.resp.map(|_| tcp("resp"))).collect()
 }
 
 fn peers(cluster: &ValidatedCluster) -> NetworkPolicyPeer {

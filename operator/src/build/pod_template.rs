@@ -14,8 +14,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 
 use super::names;
-use crate::crd::{Conflicts, Durability, PullPolicy, Quorum, ResourcesSpec, Spread};
-use crate::validate::ValidatedCluster;
+use crate::crd::{Conflicts, Durability, PullPolicy, Quorum, ReadModifyWrite, ResourcesSpec, Spread};
+use crate::validate::{Resp, ValidatedCluster};
 
 const SECRET_VOLUME: &str = "secret";
 const DATA_DIR: &str = "/var/lib/quorate";
@@ -91,7 +91,7 @@ fn container(cluster: &ValidatedCluster) -> Container {
         image_pull_policy: Some(pull_policy.to_owned()),
         args: Some(vec!["run".to_owned()]),
         env: Some(environment(cluster)),
-        ports: Some(vec![port("http", cluster.http_port), port("peer", names::PEER_PORT)]),
+        ports: Some(ports(cluster)),
         startup_probe: Some(Probe { failure_threshold: Some(STARTUP_PROBES_MAX), ..probe("/healthz", 1, 2) }),
         liveness_probe: Some(Probe { failure_threshold: Some(6), ..probe("/healthz", 10, 5) }),
         readiness_probe: Some(Probe { failure_threshold: Some(2), ..probe("/readyz", 2, 2) }),
@@ -153,6 +153,12 @@ fn environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
     if cluster.quorum == Quorum::Sloppy {
         variables.push(value("QUORATE_QUORUM", "sloppy"));
     }
+    if let Some(Resp { port, read_modify_write }) = cluster.resp {
+        variables.push(value("QUORATE_RESP_LISTEN", &format!("0.0.0.0:{port}")));
+        if read_modify_write == ReadModifyWrite::BestEffort {
+            variables.push(value("QUORATE_RESP_READ_MODIFY_WRITE", "best-effort"));
+        }
+    }
     let interval = cluster.anti_entropy_interval.as_deref();
     variables.extend(interval.map(|interval| value("QUORATE_ANTI_ENTROPY_INTERVAL", interval)));
     let rate = cluster.transfer_bytes_per_second;
@@ -176,6 +182,13 @@ fn from_ring(cluster: &ValidatedCluster, name: &str, key: &str) -> EnvVar {
         ConfigMapKeySelector { name: names::ring(&cluster.name), key: key.to_owned(), optional: Some(false) };
     let source = EnvVarSource { config_map_key_ref: Some(key), ..EnvVarSource::default() };
     EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
+
+/// The port of Redis clients is there only where it is asked for: a template without that wish stays as it was.
+fn ports(cluster: &ValidatedCluster) -> Vec<ContainerPort> {
+    let resp = cluster.resp.map(|resp| port("resp", resp.port));
+    let always = [port("http", cluster.http_port), port("peer", names::PEER_PORT)];
+    always.into_iter().chain(resp).collect()
 }
 
 fn port(name: &str, number: u16) -> ContainerPort {

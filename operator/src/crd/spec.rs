@@ -1,8 +1,7 @@
 //! What a person asks for. Every default is in the schema, so that the stored object says what holds.
 //!
-//! The schema is the design's, whole. What this version cannot do yet (another replication mode, sloppy quorums,
-//! more protocols) is off by default and refused by the status when asked for, never
-//! silently ignored: see `validate.rs`.
+//! The schema is the design's, whole. What this version cannot do yet (another replication mode, UDP) is off by default
+//! and refused by the status when asked for, never silently ignored: see `validate.rs`.
 #![allow(unreachable_pub)] // KubeSchema's derive repeats each struct, `pub` and all, inside a function.
 
 use std::collections::BTreeMap;
@@ -478,7 +477,7 @@ pub struct ProtocolsSpec {
     /// HTTP with raw bodies and JSON.
     #[serde(default)]
     pub http: HttpSpec,
-    /// TCP, for Redis clients. Not in this version, therefore off by default.
+    /// TCP, for Redis clients. Off by default, as in the version that did not have it.
     #[serde(default)]
     pub resp: RespSpec,
     /// UDP, for memcached clients. Not in this version, therefore off by default.
@@ -503,6 +502,7 @@ impl Default for HttpSpec {
 
 /// The TCP listener.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct RespSpec {
     /// Whether it listens.
     #[serde(default)]
@@ -511,12 +511,24 @@ pub struct RespSpec {
     #[serde(default = "default::resp_port")]
     #[x_kube(validation = port("protocols.resp.port"))]
     pub port: i32,
+    /// What becomes of commands that read a key and write what they make of it, such as INCR.
+    #[serde(default = "default::read_modify_write")]
+    pub read_modify_write: ReadModifyWrite,
 }
 
 impl Default for RespSpec {
     fn default() -> Self {
-        Self { enabled: false, port: default::resp_port() }
+        Self { enabled: false, port: default::resp_port(), read_modify_write: default::read_modify_write() }
     }
+}
+
+/// What becomes of commands that read a key and write what they make of it.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadModifyWrite {
+    /// They are refused: of two clients at the same time both could succeed, and one would be lost.
+    Refuse,
+    /// They are done in two steps, and of two at the same time one may be lost.
+    BestEffort,
 }
 
 /// The UDP listener.
@@ -614,7 +626,7 @@ pub struct PodSpec {
 
 /// The defaults of the schema, one function a field: serde asks for paths.
 mod default {
-    use super::{Conflicts, Durability, Mode, Quorum, Spread, VolumePolicy};
+    use super::{Conflicts, Durability, Mode, Quorum, ReadModifyWrite, Spread, VolumePolicy};
 
     macro_rules! defaults {
         ($($name:ident: $type:ty = $value:expr;)*) => {
@@ -644,6 +656,7 @@ mod default {
         transfer_rate: String = "64Mi".to_owned();
         http_port: i32 = 7001;
         resp_port: i32 = 7002;
+        read_modify_write: ReadModifyWrite = ReadModifyWrite::Refuse;
         udp_port: i32 = 7003;
     }
 }

@@ -180,12 +180,12 @@ async fn a_paused_cluster_is_reported_and_not_touched() {
 async fn what_this_version_cannot_do_is_refused_in_the_status() {
     let world = World::new().await;
     let operator = operator().await;
-    world.create("demo", |spec| spec.protocols.resp.enabled = true).await;
+    world.create("demo", |spec| spec.protocols.udp.enabled = true).await;
     world.rest(&operator, "demo").await;
     assert_eq!(world.condition("demo", "Progressing").await, "False: NotSupportedYet");
     assert_eq!(world.status("demo").await.phase, Some(Phase::Refused));
     assert!(world.get::<StatefulSet>("demo").await.is_none(), "half of a wish is worse than none");
-    world.change("demo", json!({"protocols": {"resp": {"enabled": false}}})).await;
+    world.change("demo", json!({"protocols": {"udp": {"enabled": false}}})).await;
     world.rest(&operator, "demo").await;
     assert!(world.get::<StatefulSet>("demo").await.is_some());
 }
