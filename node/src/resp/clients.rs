@@ -24,6 +24,8 @@ pub(super) struct Said {
     pub(super) library: String,
     pub(super) library_version: String,
     pub(super) version: Version,
+    /// It has said `MULTI`, was refused, and may have sent more that it believes to be a part of that.
+    pub(super) in_transaction: bool,
 }
 
 impl Client {
@@ -33,7 +35,7 @@ impl Client {
 
     /// One line, as Redis writes it.
     pub(super) fn line(&self) -> String {
-        let Said { name, library, library_version, version } = self.said().clone();
+        let Said { name, library, library_version, version, .. } = self.said().clone();
         let version = if version == Version::Resp3 { 3 } else { 2 };
         format!(
             "id={} addr={} laddr={} name={name} age={} db=0 user=default resp={version} lib-name={library} \

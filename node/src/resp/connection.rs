@@ -12,7 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
-use quorate_wire::resp::command::{Command, Data};
+use quorate_wire::resp::command::{Command, Data, Server};
 use quorate_wire::resp::reply::{Reply, Version};
 use quorate_wire::resp::request::{Decoder, ProtocolError, Request};
 use quorate_wire::resp::{Parsed, parse};
@@ -273,6 +273,13 @@ fn understand<'a>(
         return None;
     }
     let Parsed { entry, command } = parse(request.arguments);
+    let ends_transaction =
+        matches!(command, Ok(Command::Server(Server::Exec | Server::Discard | Server::Reset | Server::Quit)));
+    if client.said().in_transaction && !ends_transaction {
+        // Client libraries send a transaction in one piece: MULTI was refused, and the rest is here already.
+        let work = Work::Failed(Failure::InTransaction);
+        return Some((waiting(server, client, entry, work, room), false));
+    }
     let (work, is_last) = match command {
         Ok(Command::Data(data)) => (Work::Data(data), false),
         Ok(Command::Server(asked)) => match server.tell(client, asked) {

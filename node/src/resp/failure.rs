@@ -12,6 +12,7 @@ use quorate_wire::peer::Refusal;
 use quorate_wire::resp::CommandError;
 use quorate_wire::resp::reply::Reply;
 use quorate_wire::resp::request::{ARGUMENT_BYTES_MAX, REQUEST_BYTES_MAX, Skipped};
+use quorate_wire::resp::table::NO_TRANSACTIONS;
 
 use crate::refusal;
 
@@ -22,6 +23,8 @@ pub(super) enum Failure {
     Command(CommandError),
     /// The command needs what this store does not have.
     NotAtomic(&'static str),
+    /// It was sent as a part of a transaction.
+    InTransaction,
     KeyTooLong {
         bytes: usize,
     },
@@ -53,7 +56,7 @@ impl Failure {
         match self {
             Self::Refused(refusal) => refusal::code(refusal),
             Self::Command(error) => error.code(),
-            Self::NotAtomic(_) => "not_atomic",
+            Self::NotAtomic(_) | Self::InTransaction => "not_atomic",
             Self::KeyTooLong { .. } | Self::AnswerTooLong { .. } => "too_large",
             Self::Skipped(Skipped::TooLong { .. }) => "too_large",
             Self::Skipped(Skipped::NoRoom) => refusal::code(&Refusal::Busy),
@@ -70,6 +73,7 @@ impl Failure {
                  step: of two clients at the same time both could succeed, and one would be lost. Use plain SET (with \
                  EX or PX), or HTTP with contexts; or run nodes with --resp-read-modify-write best-effort, knowing that"
             ),
+            Self::InTransaction => format!("not done: it was sent behind MULTI, and {NO_TRANSACTIONS}"),
             Self::KeyTooLong { bytes } => {
                 format!("not done: the key has {bytes} bytes; at most {KEY_BYTES_MAX} are taken")
             }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use quorate_wire::resp::command::{self, Hello, Server};
 use quorate_wire::resp::reply::{Reply, Version};
+use quorate_wire::resp::table::NO_TRANSACTIONS;
 
 use super::clients::{Client, Said};
 use super::{RespServer, describe, info};
@@ -50,6 +51,18 @@ impl RespServer {
             Server::ConfigGet(patterns) => info::settings(self, &patterns).into(),
             Server::Info(sections) => Told::Info(sections),
             Server::Time => time().into(),
+            Server::Multi => {
+                client.said().in_transaction = true;
+                error(format!("ERR unknown command 'multi': {NO_TRANSACTIONS}")).into()
+            }
+            Server::Exec => match std::mem::take(&mut client.said().in_transaction) {
+                true => error("EXECABORT Transaction discarded because of previous errors.").into(),
+                false => error("ERR EXEC without MULTI").into(),
+            },
+            Server::Discard => match std::mem::take(&mut client.said().in_transaction) {
+                true => Reply::OK.into(),
+                false => error("ERR DISCARD without MULTI").into(),
+            },
             Server::Help(lines) => {
                 Reply::Array(lines.iter().map(|line| Reply::Simple(line)).collect()).into()
             }

@@ -53,7 +53,7 @@ async fn connections_are_as_clients_know_them() {
             ("GET nothing", "nil"),
             ("CONFIG GET save appendonly", "{\"appendonly\" \"yes\" \"save\" \"\"}"),
             ("CLUSTER INFO", "ERR This instance has cluster support disabled"),
-            ("COMMAND COUNT", "(48)"),
+            ("COMMAND COUNT", "(51)"),
             ("COMMAND INFO get nothing", "[[\"get\" (2) <readonly fast> (1) (1) (1) <> [] [] []] nil]"),
             ("COMMAND DOCS get", "{\"get\" {\"summary\" \"Reads a value\"*"),
             ("INFO persistence", "\"# Persistence\\r\\nloading:0\\r\\n\""),
@@ -139,6 +139,28 @@ async fn what_reads_and_then_writes_is_refused_unless_it_is_allowed() {
     let refused =
         cluster.metric(0, "quorate_requests_total", "operation=\"incr\",outcome=\"not_atomic\"").await;
     assert_eq!(refused, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_is_refused_and_nothing_of_it_is_done() {
+    let cluster = cluster(&[]).await;
+    let mut redis = Redis::connect(&cluster.nodes[0]);
+    // In one piece, as client libraries send it.
+    redis.send(b"MULTI\r\nSET k v\r\nGET k\r\nFOO\r\nEXEC\r\nGET k\r\nEXEC\r\n");
+    let said: Vec<_> = (0..7).map(|_| shown(&redis.reply().unwrap())).collect();
+    assert!(said[0].starts_with("ERR unknown command 'multi': there are no transactions"), "{said:?}");
+    assert!(
+        said[1..4]
+            .iter()
+            .all(|said| said.starts_with("NOTDONE not_atomic: not done: it was sent behind MULTI")),
+        "{said:?}"
+    );
+    assert_eq!(
+        said[4..],
+        ["EXECABORT Transaction discarded because of previous errors.", "nil", "ERR EXEC without MULTI"]
+    );
+    talk(&mut redis, &[("MULTI", "ERR unknown command 'multi'*"), ("DISCARD", "OK"), ("SET k v", "OK")]);
+    talk(&mut redis, &[("MULTI", "ERR unknown command 'multi'*"), ("RESET", "RESET"), ("GET k", "\"v\"")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

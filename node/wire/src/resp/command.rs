@@ -43,6 +43,12 @@ pub enum Server {
     Info(Vec<Bytes>),
     /// `TIME`.
     Time,
+    /// `MULTI`: what follows must not be done, until `EXEC` or `DISCARD`.
+    Multi,
+    /// `EXEC`.
+    Exec,
+    /// `DISCARD`.
+    Discard,
     /// `… HELP`: these lines.
     Help(&'static [&'static str]),
     /// What is always answered by this error.

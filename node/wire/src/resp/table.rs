@@ -69,7 +69,9 @@ pub const COMMANDS: &[Entry] = &[
     entry("decr",        2,  WRITE,     ONE_KEY,  ("string", "1.0.0"),  "Subtracts one", |a| a.change(|_| Ok(Change::Add(-1)))),
     entry("decrby",      3,  WRITE,     ONE_KEY,  ("string", "1.0.0"),  "Subtracts", |a| a.change(|a| Ok(Change::Add(a.integer()?.checked_neg().ok_or(CommandError::Words("ERR decrement would overflow".into()))?)))),
     entry("del",         -2, REMOVE,    ALL_KEYS, ("generic", "1.0.0"),  "Deletes keys", |a| Ok(Command::Data(Data::Delete(a.rest())))),
+    entry("discard",     1,  SERVER,    NO_KEYS,  ("transactions", "2.0.0"), "Ends what MULTI began", |_| Ok(Command::Server(Server::Discard))),
     entry("echo",        2,  SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Says the same", |mut a| Ok(Command::Server(Server::Echo(a.take())))),
+    entry("exec",        1,  SERVER,    NO_KEYS,  ("transactions", "1.2.0"), "Refused: there are no transactions", |_| Ok(Command::Server(Server::Exec))),
     entry("exists",      -2, READ,      ALL_KEYS, ("generic", "1.0.0"),  "How many of these keys hold a value", |a| Ok(Command::Data(Data::Exists(a.rest())))),
     entry("expire",      -3, WRITE,     ONE_KEY,  ("generic", "1.0.0"),  "Sets when a value ends, in seconds from now", |a| expire(a, IN_SECONDS, "expire")),
     entry("expireat",    -3, WRITE,     ONE_KEY,  ("generic", "1.2.0"),  "Sets when a value ends, in seconds since 1970", |a| expire(a, AT_SECONDS, "expireat")),
@@ -86,6 +88,7 @@ pub const COMMANDS: &[Entry] = &[
     entry("info",        -1, SERVER,    NO_KEYS,  ("server", "1.0.0"),  "How the node is", |a| Ok(Command::Server(Server::Info(a.rest())))),
     entry("mget",        -2, READ,      ALL_KEYS, ("string", "1.0.0"),  "Reads several values", |a| Ok(Command::Data(Data::GetMany(a.rest())))),
     entry("mset",        -3, WRITE,     PAIRS,    ("string", "1.0.1"),  "Writes several values", mset),
+    entry("multi",       1,  SERVER,    NO_KEYS,  ("transactions", "1.2.0"), "Refused: there are no transactions", |_| Ok(Command::Server(Server::Multi))),
     entry("persist",     2,  WRITE,     ONE_KEY,  ("generic", "2.2.0"),  "Makes a value that never ends", |a| a.change(|_| Ok(Change::Persist))),
     entry("pexpire",     -3, WRITE,     ONE_KEY,  ("generic", "2.6.0"),  "Sets when a value ends, in milliseconds from now", |a| expire(a, IN_MILLISECONDS, "pexpire")),
     entry("pexpireat",   -3, WRITE,     ONE_KEY,  ("generic", "2.6.0"),  "Sets when a value ends, in milliseconds since 1970", |a| expire(a, AT_MILLISECONDS, "pexpireat")),
@@ -112,7 +115,7 @@ pub const COMMANDS: &[Entry] = &[
 /// What people will miss, and why it is not here.
 #[rustfmt::skip]
 pub const ABSENT: &[Absent] = &[
-    Absent { names: &["discard", "exec", "multi", "unwatch", "watch"], why: "there are no transactions over several commands; with a client library, use a pipeline that is none" },
+    Absent { names: &["unwatch", "watch"], why: NO_TRANSACTIONS },
     Absent { names: &["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro", "function", "script"], why: "a script would have to run at one place, and this store has no such place" },
     Absent { names: &["monitor", "psubscribe", "publish", "pubsub", "punsubscribe", "spublish", "ssubscribe", "subscribe", "sunsubscribe", "unsubscribe"], why: "messages between clients are not kept by anybody here" },
     Absent { names: &["dbsize", "keys", "randomkey", "scan"], why: "this version lists no keys" },
@@ -124,6 +127,10 @@ pub const ABSENT: &[Absent] = &[
     Absent { names: &["acl"], why: "this version has no users" },
     Absent { names: &["bitcount", "bitfield", "bitop", "bitpos", "getbit", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen", "hmget", "hmset", "hscan", "hset", "hsetnx", "hvals", "blpop", "brpop", "lindex", "llen", "lpop", "lpush", "lrange", "lrem", "lset", "ltrim", "rpop", "rpush", "sadd", "scard", "sdiff", "sinter", "sismember", "smembers", "spop", "srem", "sscan", "sunion", "xack", "xadd", "xdel", "xgroup", "xlen", "xrange", "xread", "xreadgroup", "zadd", "zcard", "zcount", "zincrby", "zrange", "zrangebyscore", "zrank", "zrem", "zscore", "zscan", "pfadd", "pfcount", "pfmerge", "geoadd", "geosearch", "sort"], why: "a key holds a string of bytes here, and nothing else" },
 ];
+
+/// Why there is no `MULTI`.
+pub const NO_TRANSACTIONS: &str =
+    "there are no transactions over several commands; with a client library, use a pipeline that is none";
 
 /// What `CLUSTER` and its kin are told: Redis's words, which cluster clients understand.
 const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
