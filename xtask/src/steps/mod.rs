@@ -4,6 +4,7 @@ mod alerts;
 mod api_server;
 mod cargo;
 mod chart;
+mod clients;
 mod e2e;
 pub(crate) mod fuzz;
 mod generated;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[Step] = &[
     on_machine("chart", "the chart lints, renders and refuses typos", chart::run),
     on_machine("manifests", "manifests fit the schemas strictly", manifests::run),
     on_machine("alerts", "alerts fire when they should", alerts::run),
+    on_machine("clients", "client libraries of others work with a ring", clients::run),
     on_machine("metrics", "promtool accepts a node's live metrics", metrics::run),
     on_kubernetes("api-server", "the operator against a real API server", api_server::run),
     on_kubernetes("e2e", "end to end on a real Kubernetes", e2e::run),

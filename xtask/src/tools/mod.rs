@@ -7,6 +7,7 @@ pub(crate) mod cplusplus;
 pub(crate) mod helm;
 pub(crate) mod promtool;
 pub(crate) mod python;
+pub(crate) mod redis;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,77 @@
+//! Client libraries that others have written, against a development ring: redis-py, and Redis's own redis-cli and
+//! redis-benchmark.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::shell::Shell;
+use crate::step::Outcome;
+use crate::steps::metrics::{NODES, Ring};
+use crate::tools::{python, redis};
+
+const REDIS_PY: &str = "xtask/scripts/redis_client.py";
+
+pub(super) fn run(shell: &Shell<'_>) -> Outcome {
+    check(shell).into()
+}
+
+fn check(shell: &Shell<'_>) -> Result<()> {
+    let folder = shell.workspace.target.join("xtask/clients");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {}", folder.display()))?;
+    }
+    // Everything that there is; that the rest is refused otherwise is checked by the tests of the node.
+    let ring = Ring::start(shell, &folder, &["--resp-read-modify-write", "best-effort"])?;
+    let ports: Vec<String> = (0..NODES).map(|node| (ring.resp + node).to_string()).collect();
+    let python = python::interpreter(shell)?;
+    shell.run(shell.workspace.command(python).arg(REDIS_PY).args(&ports))?;
+    redis::install_missing(shell)?;
+    redis_cli(shell, &ports)?;
+    redis_benchmark(shell, &ports[0])
+}
+
+fn redis_cli(shell: &Shell<'_>, ports: &[String]) -> Result<()> {
+    let says = |port: &str, line: &str| -> Result<String> {
+        let mut cli = shell.workspace.command("redis-cli");
+        cli.args(["-p", port]).args(line.split(' '));
+        Ok(shell.capture(&mut cli)?.trim_end().to_owned())
+    };
+    for (node, line, answer) in [
+        (0, "SET cli hello", "OK"),
+        (1, "GET cli", "hello"),
+        (2, "-3 --json MGET cli nothing", "[\"hello\",null]"),
+        (0, "--no-raw INCR cli-count", "(integer) 1"),
+        (1, "--no-raw DEL cli cli", "(integer) 1"),
+        (
+            2,
+            "--no-raw LPUSH cli x",
+            "(error) ERR unknown command 'lpush': a key holds a string of bytes here, and nothing else",
+        ),
+    ] {
+        let said = says(&ports[node], line)?;
+        ensure!(said == answer, "redis-cli {line} says {said:?} instead of {answer:?}");
+    }
+    Ok(())
+}
+
+/// That it runs is the point: it asks for settings, and sends pipelines.
+fn redis_benchmark(shell: &Shell<'_>, port: &str) -> Result<()> {
+    let mut benchmark = shell.workspace.command("redis-benchmark");
+    benchmark.args([
+        "-p",
+        port,
+        "-t",
+        "set,get,incr,mset",
+        "-n",
+        "2000",
+        "-c",
+        "50",
+        "-P",
+        "16",
+        "-r",
+        "100000",
+        "-q",
+    ]);
+    let said = shell.capture(&mut benchmark)?;
+    ensure!(!said.contains("ERR") && said.contains("requests per second"), "redis-benchmark says: {said}");
+    Ok(())
+}
