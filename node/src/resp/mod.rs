@@ -40,7 +40,7 @@ pub(crate) const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\
 /// Requests that one connection may have in progress; it is not read on before there are fewer.
 const PIPELINE_MAX: usize = 128;
 /// Keys that may be worked on for all connections; more requests are told to come back.
-const REQUESTS_MAX: usize = 4096;
+const REQUESTS_MAX: usize = 8192;
 /// Bytes of requests that may be in memory, beyond what each connection has of its own.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of replies that may be in memory until their clients have fetched them, beyond what each connection has.
