@@ -216,6 +216,12 @@ pub(super) async fn serve(
         if input.ended && working.is_empty() && waiting.is_none() && output.buffer.is_empty() {
             return;
         }
+        // This protocol has no word for goodbye. A client that has its answer, and has asked for nothing more, notices that the
+        // connection is closed when it comes again; in the middle of a request it could not know what became of that.
+        let rests = working.is_empty() && waiting.is_none() && output.buffer.is_empty() && !input.is_within();
+        if rests && input.spoke && server.goes() {
+            return;
+        }
         let may_read = !input.ended
             && !is_over
             && waiting.is_none()

@@ -78,6 +78,11 @@ impl RespServer {
         }
     }
 
+    /// Whether clients do better elsewhere: the node stops, or the ring goes on without it.
+    fn goes(&self) -> bool {
+        self.node.stopping.load(Ordering::Relaxed) || self.node.departs.load(Ordering::Relaxed)
+    }
+
     /// Serves one connection until its client leaves, `stop` turns true, or what comes is not of this protocol.
     pub(crate) async fn serve(&self, mut stream: TcpStream, stop: watch::Receiver<bool>) {
         let id = self.connections.fetch_add(1, Ordering::Relaxed) + 1;

@@ -344,6 +344,28 @@ async fn a_node_that_dies_in_the_middle_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_about_to_stop_closes_connections_behind_an_answer() {
+    let mut cluster = cluster(&[]).await;
+    let node = &mut cluster.nodes[2];
+    node.kill();
+    node.set_flag("--drain-linger", "10m");
+    node.start();
+    cluster.whole().await;
+    let mut redis = Redis::connect(&cluster.nodes[2]);
+    assert_eq!(redis.says("PING"), "PONG");
+    cluster.nodes[2].terminate();
+    eventually("it is not ready any more", || async {
+        cluster.status(2).await.is_some_and(|status| !status.health.ready)
+    })
+    .await;
+    for _ in 0..2 {
+        assert_eq!(redis.says("SET k v"), "OK", "who has not heard yet is still served, once");
+        assert_eq!(redis.reply(), None, "and then it closes");
+        redis = Redis::connect(&cluster.nodes[2]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_answers_what_it_took_and_closes() {
     let mut cluster = cluster(&[]).await;
     let mut idle = Redis::connect(&cluster.nodes[2]);
