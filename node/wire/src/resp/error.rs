@@ -7,7 +7,7 @@ use bytes::Bytes;
 /// Bytes of a client's own words that are repeated to it.
 const QUOTED_BYTES_MAX: usize = 128;
 
-/// Why a request is no command. [`CommandError::to_string`] is the error that the client sees, with its kind.
+/// Why a request is no command. As a text it is the error that the client sees, with its kind.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum CommandError {
     /// There is no such command.
