@@ -92,9 +92,10 @@ impl Ring {
         let mut moved_bytes = 0;
         for member in self.epoch.members() {
             let status = status(runtime, &self.admin, &member.address)?;
-            let Health { ready, whole } = Health::of(&status);
+            // Who has left is not ready any more.
+            let serves = member.state != MemberState::Active || is_whole(&status);
             let holds = status.epoch == Some(self.epoch.mark());
-            if !(ready && whole && holds && status.transition.is_settled()) {
+            if !(serves && holds && status.transition.is_settled()) {
                 return None;
             }
             moved_bytes += status.transition.moved_bytes;
@@ -152,16 +153,8 @@ fn end(nodes: &mut [Child], directory: &Path) {
     removed.unwrap_or_else(|error| eprintln!("{} cannot be removed: {error}", directory.display()));
 }
 
-struct Health {
-    ready: bool,
-    whole: bool,
-}
-
-impl Health {
-    fn of(status: &NodeStatus) -> Self {
-        let whole = status.health.partitions_in_full == status.health.partitions;
-        Self { ready: status.health.ready, whole }
-    }
+fn is_whole(status: &NodeStatus) -> bool {
+    status.health.ready && status.health.partitions_in_full == status.health.partitions
 }
 
 /// All of 127/8 is this machine.

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -57,7 +58,7 @@ pub(crate) fn run(program: &Path, directory: &Path, task: RingChange) -> Result<
         let load = Load::start(&runtime, &urls, task);
         let moved_bytes = match count {
             None => {
-                runtime.block_on(tokio::time::sleep(Duration::from_secs(task.seconds)));
+                thread::sleep(Duration::from_secs(task.seconds));
                 0
             }
             Some(count) => {

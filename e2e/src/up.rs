@@ -20,6 +20,9 @@ const DEMO: (&str, &str) = ("default", "demo");
 /// The port at which it serves clients.
 pub const HTTP_PORT: u16 = 7001;
 
+/// The port at which it serves Redis clients, where it does.
+pub const RESP_PORT: u16 = 7002;
+
 /// The port at which its nodes serve each other, and say how they are.
 pub const PEER_PORT: u16 = 5000;
 

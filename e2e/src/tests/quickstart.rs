@@ -1,17 +1,19 @@
 //! The main job: a KVCluster becomes a ring that keeps every acknowledged write, whichever pod goes away.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{World, namespace};
-use crate::error::{Error, ensure};
+use crate::error::{Doing as _, Error, ensure};
 use crate::load::{self, Load};
 use crate::product::{self, condition};
 use crate::run::wait_until;
 use crate::store::Store;
 use crate::target::{Door, Target};
-use crate::up::HTTP_PORT;
+use crate::up::{HTTP_PORT, RESP_PORT};
 
 /// Two namespaces, each with a KVCluster of the same name.
 const NAMESPACES: [&str; 2] = ["e2e-quickstart", "e2e-quickstart-2"];
@@ -35,7 +37,7 @@ const OWNED: &str =
 pub(super) fn run(world: &World) -> Result<(), Error> {
     for namespace in NAMESPACES {
         namespace::make(&world.kubectl(), namespace)?;
-        world.kubectl().apply(&kvcluster(namespace, 3).to_string())?;
+        world.kubectl().apply(&kvcluster(namespace, namespace == NAMESPACES[1]).to_string())?;
     }
     for namespace in NAMESPACES {
         product::wait_ready(&world.kubectl(), namespace, NAME, &world.progress)?;
@@ -43,6 +45,7 @@ pub(super) fn run(world: &World) -> Result<(), Error> {
     zones(world)?;
     let keys = written_and_read_everywhere(world)?;
     side_by_side(world, &keys)?;
+    written_by_a_redis_client(world)?;
     pod_deleted_under_load(world)?;
     operator_deleted(world)?;
     change_refused(world)?;
@@ -51,15 +54,16 @@ pub(super) fn run(world: &World) -> Result<(), Error> {
     NAMESPACES.iter().try_for_each(|namespace| namespace::remove(&world.kubectl(), namespace))
 }
 
-fn kvcluster(namespace: &str, nodes: u32) -> Value {
+fn kvcluster(namespace: &str, for_redis_clients: bool) -> Value {
     json!({
         "apiVersion": "quorate.dev/v1alpha1",
         "kind": "KVCluster",
         "metadata": {"name": NAME, "namespace": namespace},
         "spec": {
-            "nodes": nodes,
+            "nodes": 3,
             "storage": {"size": "1Gi", "onDelete": "Delete"},
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+            "protocols": {"resp": {"enabled": for_redis_clients}},
         },
     })
 }
@@ -110,6 +114,23 @@ fn side_by_side(world: &World, keys: &[String]) -> Result<(), Error> {
     };
     let (one, other) = (id(NAMESPACES[0])?, id(NAMESPACES[1])?);
     ensure(one.is_string() && one != other, || format!("two clusters, one identity: {one} and {other}"))
+}
+
+/// The second cluster serves Redis clients too, and what one of them writes is there for everybody.
+fn written_by_a_redis_client(world: &World) -> Result<(), Error> {
+    let door = world.target.door(NAMESPACES[1], &format!("service/{NAME}"), RESP_PORT)?;
+    let key = "by-a-redis-client".to_owned();
+    let value = load::value_of(&key);
+    let request = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n{value}\r\n", key.len(), value.len());
+    let mut answer = [0; 5];
+    let asked = TcpStream::connect(door.url().trim_start_matches("http://")).and_then(|mut stream| {
+        stream.set_read_timeout(Some(SECONDS_MAX))?;
+        stream.write_all(request.as_bytes())?;
+        stream.read_exact(&mut answer)
+    });
+    asked.doing(|| format!("writing {key} as Redis clients do"))?;
+    ensure(&answer == b"+OK\r\n", || format!("SET was answered {:?}", String::from_utf8_lossy(&answer)))?;
+    every_key_everywhere(world, NAMESPACES[1], &[key])
 }
 
 /// A pod is deleted while clients write: writes and reads go on, and every acknowledged write is in every node.

@@ -13,8 +13,8 @@ use crate::storage::Storage;
 use crate::timers::Timer;
 
 /// Keys that go in one step.
-const PAGE: usize = 128;
-/// Between two steps: deleting is never urgent.
+const PAGE: usize = 64;
+/// Between two steps, at least: deleting is never urgent.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The partition that is being deleted.
@@ -27,6 +27,8 @@ struct Dropping {
     partition: Partition,
     /// The era in which it was proven: a new one may give the partition back.
     era: u64,
+    /// When the step that is under way began.
+    began: Duration,
     /// Keys on their way out.
     open: usize,
     /// Whether all went that were to go.
@@ -60,7 +62,7 @@ impl<S: Storage> Replica<S> {
         let proven = self.ring.leaving.iter().find(|partition| state.is_proven(**partition)).copied();
         let Some(partition) = proven else { return };
         let era = state.era();
-        self.leaving.dropping = Some(Dropping { partition, era, open: 0, fine: true });
+        self.leaving.dropping = Some(Dropping { partition, era, began: self.now.mono, open: 0, fine: true });
         // What was read of it before must not be sent or merged any more.
         self.next_generation(partition);
         self.stats.partitions_left += 1;
@@ -83,7 +85,9 @@ impl<S: Storage> Replica<S> {
     }
 
     pub(crate) fn drop_more(&mut self) {
-        let Some(Dropping { partition, era, .. }) = self.leaving.dropping else { return };
+        let Some(dropping) = &mut self.leaving.dropping else { return };
+        dropping.began = self.now.mono;
+        let (partition, era) = (dropping.partition, dropping.era);
         let inbox = self.inbox.clone();
         self.storage.read_later(Box::new(move |store| {
             let page = store.page(partition, None, PAGE);
@@ -118,7 +122,8 @@ impl<S: Storage> Replica<S> {
         dropping.open -= 1;
         dropping.fine &= gone;
         if dropping.open == 0 {
-            self.timers.set(self.now.mono + PAUSE, Timer::Leaving);
+            let began = dropping.began;
+            self.timers.set(self.now.mono + self.fair_pause(began).max(PAUSE), Timer::Leaving);
         }
     }
 }

@@ -135,6 +135,7 @@ impl<S: Storage> Replica<S> {
     /// A client asks; the answer comes as [`Effect::Answer`] with the same ticket.
     pub fn client(&mut self, now: Now, ticket: u64, request: ClientRequest) {
         self.now = now;
+        self.serves_clients();
         match request {
             ClientRequest::Write { key, write } => {
                 self.begin_write(Origin::Client { ticket }, key, write, self.config.request_timeout);

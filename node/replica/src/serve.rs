@@ -49,6 +49,9 @@ pub(crate) enum MergeFor {
 impl<S: Storage> Replica<S> {
     pub(crate) fn serve(&mut self, from: Sender, id: u64, request: Request) {
         let node = from.node;
+        if matches!(request, Request::Replicate { cause: Cause::Write, .. } | Request::Read { .. }) {
+            self.serves_clients();
+        }
         let served = match request {
             Request::Replicate { epoch, sent, cause, key, set } => {
                 self.serve_replicate(from, id, epoch, sent, cause, (key, set))

@@ -1,7 +1,8 @@
 //! Anti-entropy: compares whole partitions with the members that own them too, one after the other, in the background.
 //!
-//! One exchange at a time; each step that moved content is followed by a pause, as long as the transfer rate asks for,
-//! and at least as long as the step took, so that at least half of the time belongs to the foreground.
+//! One exchange at a time; each step that moved content is followed by a pause, as long as the transfer rate asks for, and at
+//! least as long as the step took: where clients are served, ten times as long, so that nearly all of the time belongs to them. A
+//! step that had to wait for them took longer, so the busier a node is, the more it leaves to them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,8 +24,12 @@ use crate::timers::Timer;
 
 /// How long to wait when there is nobody to compare with.
 const IDLE: Duration = Duration::from_secs(1);
-/// The longest that an exchange steps back because its last step took so long: a slow disk must not make it twice as slow.
+/// The longest that background work steps back because its last step took so long: a slow disk must not make it twice as slow.
 const FAIR_MAX: Duration = Duration::from_secs(1);
+/// How many times as long as a step its pause is, while clients are served.
+const FAIR_TIMES: u32 = 10;
+/// For how long clients are served when one of them asked for something.
+const SERVED_FOR: Duration = Duration::from_secs(1);
 /// How soon an exchange that failed is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The same, while a change of the ring waits for it.
@@ -86,6 +91,8 @@ pub(crate) struct Sync {
     running: Option<Running>,
     batches: BTreeMap<u64, Batch>,
     timer: Option<Duration>,
+    /// When a client asked last for something that is done here, at least in part.
+    served_at: Option<Duration>,
 }
 
 impl Sync {
@@ -325,10 +332,21 @@ impl<S: Storage> Replica<S> {
     fn exchange_pause(&mut self) {
         let Some(running) = self.sync.running.as_mut() else { return };
         let rate = self.config.transfer_bytes_per_second.max(1);
-        let bytes = std::mem::take(&mut running.moved_bytes);
+        let (bytes, began) = (std::mem::take(&mut running.moved_bytes), running.began);
         let by_rate = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate);
-        let took = self.now.mono.saturating_sub(running.began);
-        self.set_exchange_timer(by_rate.max(took.min(FAIR_MAX)));
+        self.set_exchange_timer(by_rate.max(self.fair_pause(began)));
+    }
+
+    /// The pause after a step of background work that began then.
+    pub(crate) fn fair_pause(&self, began: Duration) -> Duration {
+        let is_serving = self.sync.served_at.is_some_and(|at| self.now.mono < at + SERVED_FOR);
+        let took = self.now.mono.saturating_sub(began);
+        (took * if is_serving { FAIR_TIMES } else { 1 }).min(FAIR_MAX)
+    }
+
+    /// A client's request, or a part of one, is worked on here.
+    pub(crate) fn serves_clients(&mut self) {
+        self.sync.served_at = Some(self.now.mono);
     }
 }
 

@@ -3,8 +3,13 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::message::{CONTENT_BYTES_MAX, ITEMS_MAX, Item, Items};
+use super::message::{Item, Items};
 use crate::causality::VersionSet;
+
+/// What is sent at once is less than what is taken: clients wait behind what one step reads, sends and merges.
+const PARCEL_BYTES_MAX: usize = 64 * 1024;
+/// As above.
+const PARCEL_ITEMS_MAX: usize = 256;
 
 /// A place among the keys of a list of hashes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,7 +57,7 @@ pub fn pack(
             let item = Item { key, set };
             bytes += item.bytes();
             let items = &mut parcel.items.items;
-            if !items.is_empty() && (items.len() >= ITEMS_MAX || bytes > CONTENT_BYTES_MAX) {
+            if !items.is_empty() && (items.len() >= PARCEL_ITEMS_MAX || bytes > PARCEL_BYTES_MAX) {
                 parcel.next = Some(Cursor { key_hash, after: last });
                 return parcel;
             }
