@@ -25,8 +25,9 @@ use crate::serve::refusal;
 use crate::storage::Storage;
 use crate::timers::Timer;
 
-/// How often the parts of one write may be sent again because something was collected meanwhile.
-const RESENDS_MAX: u8 = 8;
+/// How often each part of a write may be sent again because something was collected meanwhile. A large value is long on its
+/// way, and nodes that started together collect together.
+const RESENDS_MAX: usize = 8;
 /// How soon a request is routed again that a replica refused because the ring changes; the next time after twice as long.
 const REROUTE_AFTER: Duration = Duration::from_millis(15);
 /// No later than that.
@@ -91,7 +92,7 @@ enum Stage {
         set: VersionSet,
         stored: bool,
         stale: Vec<NodeId>,
-        resends: u8,
+        resends: usize,
         /// Who refused it because the ring changes.
         misrouted: Vec<NodeId>,
     },
@@ -401,9 +402,10 @@ impl<S: Storage> Replica<S> {
     /// now is not. It holds the write as soon as that is stored.
     fn may_resend(&mut self, operation: u64, owner: NodeId) -> bool {
         let Some(op) = self.writes.get_mut(&operation) else { return false };
+        let parts = op.epoch.owners(op.partition).count();
         let Stage::Spreading { stale, resends, .. } = &mut op.stage else { return false };
         *resends += 1;
-        let may = *resends <= RESENDS_MAX;
+        let may = *resends <= RESENDS_MAX * parts;
         if may {
             stale.push(owner);
         }
