@@ -180,15 +180,20 @@ pub(crate) struct TestCluster {
 
 /// The address of the network, and one for each node.
 const ADDRESSES_A_CLUSTER: u8 = 1 + 5;
+/// So many networks differ in their last part alone.
+const CLUSTERS_A_NETWORK: u8 = u8::MAX / ADDRESSES_A_CLUSTER;
+/// What a test program has.
+const NETWORKS: u8 = 2;
 
 /// A loopback network for one cluster: all of 127/8 is this machine, and the process id keeps test programs that
 /// run at the same time apart.
 fn network() -> String {
     static CLUSTERS: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
     let cluster = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-    let first = cluster.checked_mul(ADDRESSES_A_CLUSTER).expect("at most 42 clusters in one program");
-    format!("127.{}.{low}.{first}", high | 0x80)
+    let (network, at) = (cluster / CLUSTERS_A_NETWORK, cluster % CLUSTERS_A_NETWORK);
+    assert!(network < NETWORKS, "at most {} clusters in one program", NETWORKS * CLUSTERS_A_NETWORK);
+    let [.., high, low] = (std::process::id() * u32::from(NETWORKS)).to_be_bytes();
+    format!("127.{}.{}.{}", high | 0x80, low + network, at * ADDRESSES_A_CLUSTER)
 }
 
 impl TestCluster {
