@@ -9,7 +9,7 @@ use crate::causality::VersionSet;
 /// What is sent at once is less than what is taken: clients wait behind what one step reads, sends and merges.
 const PARCEL_BYTES_MAX: usize = 64 * 1024;
 /// As above.
-const PARCEL_ITEMS_MAX: usize = 256;
+pub(super) const PARCEL_ITEMS_MAX: usize = 256;
 
 /// A place among the keys of a list of hashes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

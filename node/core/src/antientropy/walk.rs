@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::answer::{Place, View, list};
 use super::exchange::Report;
-use super::message::{ENTRIES_MAX, Entry, HASHES_MAX, Items, PREFIXES_MAX, Refused, Reply, Request};
-use super::parcel::{Cursor, Parcel};
+use super::message::{ENTRIES_MAX, Entry, Items, PREFIXES_MAX, Refused, Reply, Request};
+use super::parcel::{Cursor, PARCEL_ITEMS_MAX, Parcel};
 use super::{FANOUT, Prefix};
 use crate::ring::Partition;
 
@@ -143,11 +143,12 @@ impl Walk {
             return Some(Need::Ask(Request::Push { partition, items }));
         }
         if !self.pulls.is_empty() {
-            let hashes = self.pulls.iter().take(HASHES_MAX).map(|entry| entry.key_hash).collect();
+            // No more than one answer holds: what is left out of it would be asked for again.
+            let hashes = self.pulls.iter().take(PARCEL_ITEMS_MAX).map(|entry| entry.key_hash).collect();
             return Some(Need::Ask(Request::Fetch { partition, hashes, after: self.pulled_after.clone() }));
         }
         if !self.pushes.is_empty() {
-            let hashes = self.pushes.iter().take(HASHES_MAX).copied().collect();
+            let hashes = self.pushes.iter().take(PARCEL_ITEMS_MAX).copied().collect();
             return Some(Need::Load { hashes, after: self.pushed_after.clone() });
         }
         None
@@ -251,7 +252,7 @@ impl Walk {
         if let Some(next) = &next {
             let goes_on = match self.pulls.iter().position(|pull| pull.key_hash == next.key_hash) {
                 Some(0) => next.after > self.pulled_after,
-                Some(at) => at < HASHES_MAX,
+                Some(at) => at < PARCEL_ITEMS_MAX,
                 None => false,
             };
             if !goes_on {
@@ -271,7 +272,7 @@ impl Walk {
         let next = self.incoming_next.take();
         let answered = match &next {
             Some(next) => self.pulls.iter().take_while(|pull| pull.key_hash != next.key_hash).count(),
-            None => self.pulls.len().min(HASHES_MAX),
+            None => self.pulls.len().min(PARCEL_ITEMS_MAX),
         };
         self.pulled_after = next.and_then(|next| next.after);
         for pull in self.pulls.drain(..answered) {
@@ -306,7 +307,7 @@ impl Walk {
     fn advance(&mut self, next: Option<Cursor>) {
         let done = match &next {
             Some(next) => self.pushes.iter().take_while(|&&hash| hash != next.key_hash).count(),
-            None => self.pushes.len().min(HASHES_MAX),
+            None => self.pushes.len().min(PARCEL_ITEMS_MAX),
         };
         self.pushes.drain(..done);
         self.pushed_after = next.and_then(|next| next.after);
