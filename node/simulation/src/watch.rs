@@ -94,7 +94,7 @@ impl World {
         for number in retired {
             let Some(epoch) = self.operator.epoch(number) else { continue };
             let refuses = |owner, partition| self.refuses_reads(owner, partition, number);
-            handover::retired(machine, epoch, state.newest(), refuses)?;
+            handover::retired(machine, epoch, state.chain().epochs(), refuses)?;
         }
         Ok(())
     }

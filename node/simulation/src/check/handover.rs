@@ -1,6 +1,8 @@
 //! `INV-OVERLAP` while partitions change hands: who says that it has everything has it, and an epoch ends when no read
 //! quorum of it can form.
 
+use std::sync::Arc;
+
 use quorate_core::NodeId;
 use quorate_core::ring::{Epoch, Partition};
 
@@ -18,14 +20,15 @@ pub(crate) fn lacks(machine: usize, partition: Partition, newest: u64, write: Op
 pub(crate) fn retired(
     machine: usize,
     epoch: &Epoch,
-    newest: &Epoch,
+    later: &[Arc<Epoch>],
     refuses: impl Fn(NodeId, Partition) -> bool,
 ) -> Verdict {
     let replication = epoch.replication();
     for partition in epoch.partitions().iter() {
         let owners = || epoch.owners(partition).map(|owner| owner.id);
-        if owners().all(|owner| newest.owns(owner, partition)) {
-            continue; // Reads by it meet the same owners.
+        let same = |later: &Arc<Epoch>| owners().all(|owner| later.owns(owner, partition));
+        if later.iter().any(same) {
+            continue; // Reads by it meet the same owners as those by an epoch that is live, whose own end is looked at.
         }
         let reading = owners().filter(|owner| !refuses(*owner, partition)).count();
         if reading >= usize::from(replication.read_quorum) {
