@@ -9,6 +9,7 @@ use quorate_core::quorum::Failure;
 use quorate_wire::peer::{Frame, Refusal, Request, Response};
 
 use crate::interface::{Effect, Sender};
+use crate::repair::Pull;
 use crate::replica::Replica;
 use crate::storage::Storage;
 use crate::timers::Timer;
@@ -30,7 +31,7 @@ pub(crate) enum Purpose {
     /// A part of a read.
     Ask { operation: u64 },
     /// A set that this owner lacks.
-    Pull { repair: u64 },
+    Pull(Pull),
     /// To tell a stale owner.
     Repair,
     /// This start's claim.
@@ -185,7 +186,7 @@ impl<S: Storage> Replica<S> {
             Purpose::Hint { operation, target } => self.hint_ended(operation, target, &ending),
             Purpose::Forward { operation } => self.forward_ended(operation, to, ending),
             Purpose::Ask { operation } => self.ask_ended(operation, to, ending),
-            Purpose::Pull { repair } => self.pull_ended(repair, ending),
+            Purpose::Pull(pull) => self.pull_ended(to, pull, ending),
             Purpose::Repair => {
                 let done = matches!(ending, Ending::Response(Response::Applied));
                 self.stats.read_repair(done);

@@ -289,15 +289,26 @@ impl<S: Storage> Replica<S> {
         let sources = op.quorum.sources();
         for owner in stale {
             if owner == self.id() {
-                if op.generation == self.generation(op.partition) && self.expect_ours(op.partition).is_ok() {
-                    let merged: VersionSet = op.quorum.merged().clone();
-                    self.observe(&merged);
-                    self.merge(op.partition, op.key.clone(), merged, MergeFor::ReadRepair);
-                }
+                self.repair_ours(op, &sources);
             } else {
                 let (epoch, key) = (self.ring.number(), op.key.clone());
                 self.call(owner, Request::Repair { epoch, key, sources: sources.clone() }, Purpose::Repair);
             }
+        }
+    }
+
+    fn repair_ours(&mut self, op: &ReadOperation, sources: &[NodeId]) {
+        if self.expect_ours(op.partition).is_err() {
+            return;
+        }
+        if op.generation == self.generation(op.partition) {
+            let merged: VersionSet = op.quorum.merged().clone();
+            self.observe(&merged);
+            return self.merge(op.partition, op.key.clone(), merged, MergeFor::ReadRepair);
+        }
+        // What was read is older than a collection.
+        if self.repair_from(sources.to_vec(), op.partition, op.key.clone(), None).is_err() {
+            self.stats.read_repair(false);
         }
     }
 }

@@ -40,17 +40,28 @@ impl LoadFor {
     }
 }
 
+/// How often one owner is asked for a key, if collections overtake its answers.
+const PULLS_MAX: u8 = 4;
+
 /// A key that this owner lacks something of.
 struct Repair {
     partition: Partition,
     key: Bytes,
-    /// The partition's when it began: content that is older than a collection must not come back.
-    generation: u64,
-    /// Who waits for it.
-    asker: (NodeId, u64),
+    /// The coordinator that waits for it; none where a read of this node's found it.
+    asker: Option<(NodeId, u64)>,
     /// Pulls and merges under way.
     open: usize,
     failed: bool,
+}
+
+/// A question to an owner that has more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Pull {
+    repair: u64,
+    /// The partition's when it was asked: content that is older than a collection must not come back.
+    generation: u64,
+    /// How often it may still be asked.
+    left: u8,
 }
 
 /// The repairs under way.
@@ -111,44 +122,63 @@ impl<S: Storage> Replica<S> {
         sources: Vec<NodeId>,
     ) -> Result<(), Refusal> {
         let partition = self.admit_to_owner(node, epoch, &key)?;
-        let state = self.serving()?;
-        let epoch = state.read_by(partition).clone();
-        if self.repairs.len() >= self.config.repairs_max || sources.len() > usize::from(FACTOR_MAX) {
+        self.serving()?;
+        if sources.len() > usize::from(FACTOR_MAX) {
             return Err(Refusal::Busy);
         }
-        let sources: Vec<NodeId> = sources
-            .into_iter()
-            .filter(|source| *source != self.id() && epoch.owns(*source, partition))
-            .collect();
-        if sources.is_empty() {
-            self.respond(node, request, Response::Applied);
-            return Ok(());
+        self.repair_from(sources, partition, key, Some((node, request)))
+    }
+
+    /// Asks the owners that have more.
+    pub(crate) fn repair_from(
+        &mut self,
+        sources: Vec<NodeId>,
+        partition: Partition,
+        key: Bytes,
+        asker: Option<(NodeId, u64)>,
+    ) -> Result<(), Refusal> {
+        if self.repairs.len() >= self.config.repairs_max {
+            return Err(Refusal::Busy);
         }
-        let generation = self.generation(partition);
-        let repair = self.next_number();
-        let asker = (node, request);
-        let open = sources.len();
-        let key_of = key.clone();
-        self.repairs.0.insert(repair, Repair { partition, key, generation, asker, open, failed: false });
+        let id = self.next_number();
+        // One is this function's own: it does not end before all are asked.
+        let open = sources.len() + 1;
+        self.repairs.0.insert(id, Repair { partition, key, asker, open, failed: false });
         for source in sources {
-            let request = Request::Read { epoch: epoch.number(), key: key_of.clone(), whole: true };
-            self.call(source, request, Purpose::Pull { repair });
+            self.pull(id, source, PULLS_MAX);
         }
+        self.repair_step(id, true);
         Ok(())
     }
 
-    pub(crate) fn pull_ended(&mut self, id: u64, ending: Ending) {
-        let Some(repair) = self.repairs.0.get_mut(&id) else { return };
-        let (partition, key, generation) = (repair.partition, repair.key.clone(), repair.generation);
-        match ending {
-            // It may have been lost meanwhile: then nothing may come to what is left of it.
-            Ending::Response(Response::Stored(set))
-                if generation == self.generation(partition) && self.expect_ours(partition).is_ok() =>
-            {
-                self.observe(&set);
-                self.merge(partition, key, set, MergeFor::Repair { repair: id });
+    fn pull(&mut self, repair: u64, source: NodeId, left: u8) {
+        let Some(Repair { partition, key, .. }) = self.repairs.0.get(&repair) else { return };
+        let epoch = self.ring.state().map(|state| state.read_by(*partition));
+        match epoch.filter(|epoch| source != self.id() && epoch.owns(source, *partition)) {
+            Some(epoch) => {
+                let request = Request::Read { epoch: epoch.number(), key: key.clone(), whole: true };
+                let pull = Pull { repair, generation: self.generation(*partition), left: left - 1 };
+                self.call(source, request, Purpose::Pull(pull));
             }
-            _ => self.repair_step(id, false),
+            None => self.repair_step(repair, true),
+        }
+    }
+
+    pub(crate) fn pull_ended(&mut self, from: NodeId, pull: Pull, ending: Ending) {
+        let Some(Repair { partition, key, .. }) = self.repairs.0.get(&pull.repair) else { return };
+        let (partition, key) = (*partition, key.clone());
+        let set = match ending {
+            // It may have been lost meanwhile: then nothing may come to what is left of it.
+            Ending::Response(Response::Stored(set)) if self.expect_ours(partition).is_ok() => set,
+            _ => return self.repair_step(pull.repair, false),
+        };
+        if pull.generation == self.generation(partition) {
+            self.observe(&set);
+            self.merge(partition, key, set, MergeFor::Repair { repair: pull.repair });
+        } else if pull.left > 0 {
+            self.pull(pull.repair, from, pull.left);
+        } else {
+            self.repair_step(pull.repair, false);
         }
     }
 
@@ -160,11 +190,16 @@ impl<S: Storage> Replica<S> {
         let Some(repair) = self.repairs.0.get_mut(&id) else { return };
         repair.open -= 1;
         repair.failed |= !done;
-        if repair.open == 0
-            && let Some(Repair { asker: (node, request), failed, .. }) = self.repairs.0.remove(&id)
-        {
-            let response = if failed { Response::Refused(Refusal::Busy) } else { Response::Applied };
-            self.respond(node, request, response);
+        if repair.open > 0 {
+            return;
+        }
+        let failed = repair.failed;
+        match self.repairs.0.remove(&id).and_then(|repair| repair.asker) {
+            Some((node, request)) => {
+                let response = if failed { Response::Refused(Refusal::Busy) } else { Response::Applied };
+                self.respond(node, request, response);
+            }
+            None => self.stats.read_repair(!failed),
         }
     }
 }

@@ -25,7 +25,7 @@ fn what_does_not_fail_cannot_be_shrunk_away() {
 }
 
 /// Seeds that broke a promise once, or do with a planted bug, and why.
-const REGRESSIONS: [(u64, &str); 8] = [
+const REGRESSIONS: [(u64, &str); 9] = [
     // First found as seed 41403, in an older draw of scenarios.
     (38, "a segment is lost as a whole, and records that it had outdated are found again"),
     (
@@ -49,6 +49,7 @@ const REGRESSIONS: [(u64, &str); 8] = [
         2001097,
         "who gave a partition away sends a hint for a write that it began before, and a deleted value comes back",
     ),
+    (6002533, "a repair meets a collection of its partition, and the owners differ for ever"),
     (60277, "who gave a partition away makes a dot in it that claims to have seen those that went with it"),
 ];
 
