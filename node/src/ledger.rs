@@ -4,11 +4,11 @@
 use crate::room::{Room, Taken};
 
 /// What each connection has of each kind without asking.
-pub(super) const OWN_BYTES: usize = 16 * 1024;
+pub(crate) const OWN_BYTES: usize = 16 * 1024;
 
 /// An account with one room.
 #[derive(Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     taken: Vec<Taken>,
     bytes: usize,
 }
@@ -16,7 +16,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Makes sure that so many bytes are accounted for; false when there is no room. Fewer than before give room back
     /// when they fit into what each connection has.
-    pub(super) fn cover(&mut self, room: &Room, bytes: usize) -> bool {
+    pub(crate) fn cover(&mut self, room: &Room, bytes: usize) -> bool {
         if bytes <= OWN_BYTES {
             *self = Self::default();
             return true;

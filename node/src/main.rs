@@ -12,6 +12,7 @@ mod engine;
 mod http;
 mod identity;
 mod inbox;
+mod ledger;
 mod listen;
 mod metrics;
 mod node;

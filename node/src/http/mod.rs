@@ -1,50 +1,55 @@
-//! The client API over HTTP: `/v1/kv/{key}` with raw bodies.
+//! The client API over HTTP.
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `PUT` | 204 |
+//! | `PUT /v1/kv/{key}` | 204 |
 //! | `GET`, `HEAD` | 200 one value, 300 several (siblings), 404 none |
 //! | `DELETE` | 204 |
+//! | `PATCH` | 204: a JSON document was changed ([`merge_patch`]) |
+//! | `POST /v1/batch` | 200: a line for each line ([`batch`]) |
+//! | `POST /key`, `GET /key/{key}` | the simple form ([`simple`]) |
+//! | `GET /openapi.json` | all of it for programs |
 //!
 //! The header `Quorate-Context` carries the causal context: every answer that knows one has it, and a write
 //! that sends it back replaces exactly what that answer showed. What an answer stands on is in the other `Quorate-`
 //! headers; what it must stand on, and how long a value lives, may be said in the query ([`parameters`]).
 
+mod batch;
+mod body;
+mod condition;
 mod error;
+mod key_value;
+mod merge_patch;
 mod parameters;
+mod patch;
 mod siblings;
+mod simple;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::response::Response;
+use axum::routing::{any, get};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bytes::BytesMut;
-use futures::StreamExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
-use quorate_core::causality::{Context, Expiry, Policy};
-use quorate_core::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
-use quorate_replica::Found;
+use quorate_core::causality::{Context, Expiry};
+use quorate_core::limits::KEY_BYTES_MAX;
 use quorate_storage::Durability;
 use quorate_wire::context;
-use quorate_wire::peer::{ClientWrite, Receipt, Refusal, set_bytes};
+use quorate_wire::peer::{Receipt, Refusal};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::engine::unix_ms;
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::room::{Room, Taken, keep};
-use parameters::{Parameters, Takes};
-use siblings::{Representation, Values};
+use crate::room::Room;
 
 pub(crate) use error::{HttpError, error_response};
 
@@ -62,16 +67,17 @@ const DURABILITY: HeaderName = HeaderName::from_static("quorate-durability");
 const QUORUM: HeaderName = HeaderName::from_static("quorate-quorum");
 /// The header that says how many concurrent values a key has.
 const SIBLINGS: HeaderName = HeaderName::from_static("quorate-siblings");
+/// The header that says how strong the condition of a write was.
+const CONDITION: HeaderName = HeaderName::from_static("quorate-condition");
 
-const PREFIX: &str = "/v1/kv/";
+/// What all requests and answers look like, for programs.
+const OPENAPI: &str = include_str!("openapi.json");
 /// Client requests that may be in progress; more are told to come back.
 const REQUESTS_MAX: usize = 1024;
 /// Bytes of request bodies that may be in memory; more are told to come back.
 const BODIES_BYTES_MAX: usize = 256 << 20;
 /// Bytes of answers that may be in memory until their clients have fetched them; more are told to come back.
 const ANSWERS_BYTES_MAX: usize = 128 << 20;
-/// Bytes of a refused body that are still read, so that the client gets to see the answer.
-const DISCARD_BYTES_MAX: usize = 64 << 20;
 
 /// What the handlers share.
 struct Api {
@@ -87,7 +93,12 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
     let (bodies, answers) = (Room::new(BODIES_BYTES_MAX), Room::new(ANSWERS_BYTES_MAX));
     let api = Api { node: node.clone(), requests, bodies, answers };
     Router::new()
-        .route("/v1/kv/{*key}", any(key_value))
+        .route("/v1/kv/{*key}", any(key_value::serve))
+        .route("/v1/batch", any(batch::serve))
+        .route("/key", any(simple::serve_all))
+        .route("/key/{*key}", any(simple::serve_one))
+        .route("/openapi.json", get(|| async { ([(header::CONTENT_TYPE, "application/json")], OPENAPI) }))
+        .method_not_allowed_fallback(|| async { HttpError::Method("GET, HEAD") })
         .fallback(|| async { HttpError::NotFound })
         .with_state(Arc::new(api))
         .layer(middleware::from_fn_with_state(node, say_goodbye))
@@ -103,29 +114,6 @@ async fn say_goodbye(State(node): State<Arc<Node>>, request: Request, next: Next
     if is_http1 && goes {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
-}
-
-async fn key_value(State(api): State<Arc<Api>>, request: Request) -> Response {
-    let operation = match *request.method() {
-        Method::GET => "get",
-        Method::HEAD => "head",
-        Method::PUT => "put",
-        Method::DELETE => "delete",
-        _ => return HttpError::Method.into_response(),
-    };
-    let metrics = &api.node.metrics;
-    let mut counted = Counted { metrics, operation, started: Instant::now(), outcome: "cancelled" };
-    metrics.requests_in_progress.inc();
-    let response = match api.requests.try_acquire() {
-        Ok(_permit) => api.answer(operation, request).await,
-        Err(_) => Err(Refusal::Busy.into()),
-    };
-    let (outcome, response) = match response {
-        Ok(response) => (success(response.status()), response),
-        Err(error) => (error.code(), error.into_response()),
-    };
-    counted.outcome = outcome;
     response
 }
 
@@ -155,136 +143,50 @@ fn success(status: StatusCode) -> &'static str {
     }
 }
 
+/// What has a status when it went well.
+trait HasStatus {
+    fn status(&self) -> StatusCode;
+}
+
+impl HasStatus for Response {
+    fn status(&self) -> StatusCode {
+        Response::status(self)
+    }
+}
+
 impl Api {
-    async fn answer(&self, operation: &str, request: Request) -> Result<Response, HttpError> {
-        let (head, body) = request.into_parts();
-        let key = key_of(head.uri.path());
-        let query = head.uri.query();
-        match operation {
-            "put" => {
-                let taken = Parameters::parse(query, Takes { read: false, write: true, ttl: true });
-                let asked = key.and_then(|key| Ok((key, taken?)));
-                self.put(asked, &head.headers, body).await
-            }
-            "delete" => {
-                let taken = Parameters::parse(query, Takes { read: true, write: true, ttl: false })?;
-                self.delete(key?, taken, &head.headers).await
-            }
-            _ => {
-                let taken = Parameters::parse(query, Takes { read: true, write: false, ttl: false })?;
-                self.get(key?, taken, &head.headers).await
-            }
-        }
-    }
-
-    async fn put(
+    /// Does one operation, if there is room for one more, and counts it.
+    async fn count<T: HasStatus>(
         &self,
-        asked: Result<(Bytes, Parameters), HttpError>,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response, HttpError> {
-        let mut body = body.into_data_stream();
-        let taken = async {
-            let (key, parameters) = asked?;
-            let context = self.context_of(&key, headers)?.unwrap_or_default();
-            let (value, room) = self.value(headers, &mut body).await?;
-            Ok((key, context, value, parameters, room))
+        operation: &'static str,
+        work: impl Future<Output = Result<T, HttpError>>,
+    ) -> Result<T, HttpError> {
+        let metrics = &self.node.metrics;
+        let mut counted = Counted { metrics, operation, started: Instant::now(), outcome: "cancelled" };
+        metrics.requests_in_progress.inc();
+        let result = match self.requests.try_acquire() {
+            Ok(_permit) => work.await,
+            Err(_) => Err(Refusal::Busy.into()),
         };
-        match taken.await {
-            Ok((key, context, value, parameters, _room)) => {
-                self.write(key, context, Some(value), parameters).await
-            }
-            Err(error) => {
-                // A client that is still sending would see a broken connection instead of the answer.
-                let _ = timeout(self.node.request_timeout, discard(&mut body)).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// The body, and the room that it takes in memory while it is held.
-    async fn value(
-        &self,
-        headers: &HeaderMap,
-        body: &mut BodyDataStream,
-    ) -> Result<(Bytes, Taken), HttpError> {
-        let announced =
-            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let bytes: usize = announced.unwrap_or(VALUE_BYTES_MAX);
-        if bytes > VALUE_BYTES_MAX {
-            return Err(HttpError::ValueTooLong);
-        }
-        let room = self.bodies.take(bytes).ok_or(Refusal::Busy)?;
-        let value =
-            timeout(self.node.request_timeout, read(body)).await.map_err(|_| HttpError::SlowBody)??;
-        Ok((value, room))
-    }
-
-    /// A delete without a context deletes what a read finds now: a person with curl means just that.
-    async fn delete(
-        &self,
-        key: Bytes,
-        parameters: Parameters,
-        headers: &HeaderMap,
-    ) -> Result<Response, HttpError> {
-        let context = match self.context_of(&key, headers)? {
-            Some(context) => context,
-            None => self.node.read(key.clone(), parameters.read).await?.set.context().clone(),
+        counted.outcome = match &result {
+            Ok(done) => success(done.status()),
+            Err(error) => error.code(),
         };
-        self.write(key, context, None, parameters).await
-    }
-
-    async fn write(
-        &self,
-        key: Bytes,
-        context: Context,
-        value: Option<Bytes>,
-        parameters: Parameters,
-    ) -> Result<Response, HttpError> {
-        let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        let write = ClientWrite {
-            context,
-            value,
-            expires: parameters.ttl.map(|ttl| Expiry::after_ms(unix_ms(), ttl_ms(ttl))),
-            policy: self.node.conflicts,
-            consistency: parameters.write,
-        };
-        let written = self.node.write(key.clone(), write).await?;
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        self.receipt(response.headers_mut(), &key, &written.context, &written.receipt);
-        Ok(response)
-    }
-
-    async fn get(
-        &self,
-        key: Bytes,
-        parameters: Parameters,
-        headers: &HeaderMap,
-    ) -> Result<Response, HttpError> {
-        let Found { mut set, receipt } = self.node.read(key.clone(), parameters.read).await?;
-        let room = self.answers.take(set_bytes(&set)).ok_or(Refusal::Busy)?;
-        // The answer shows one value, but its context is that of all: writing it back resolves them.
-        let context = set.context().clone();
-        if self.node.conflicts == Policy::LastWriteWins {
-            set = set.into_last();
-        }
-        let values: Vec<_> = set.live(unix_ms()).collect();
-        let token = self.token(&key, &context);
-        let mut response = match represent(&values, &token, headers) {
-            None => HttpError::NoKey.into_response(),
-            Some(Representation { status, content_type, body }) => {
-                // A client that is slow to fetch its answer holds room until it has it.
-                let body = Body::from(keep(body, room));
-                (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
-            }
-        };
-        self.receipt(response.headers_mut(), &key, &context, &receipt);
-        response.headers_mut().insert(SIBLINGS, HeaderValue::from(values.len()));
-        Ok(response)
+        result
     }
 
     fn token(&self, key: &[u8], context: &Context) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(context::seal(&self.node.secret, key, context))
+    }
+
+    /// The context of a token.
+    fn open(&self, key: &[u8], token: &[u8]) -> Result<Context, HttpError> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| context::TokenError::Damaged)?;
+        Ok(context::open(&self.node.secret, key, &bytes)?)
+    }
+
+    fn context_of(&self, key: &[u8], headers: &HeaderMap) -> Result<Option<Context>, HttpError> {
+        headers.get(CONTEXT).map(|token| self.open(key, token.as_bytes())).transpose()
     }
 
     /// What an answer stands on.
@@ -303,43 +205,12 @@ impl Api {
             headers.insert(CONTEXT, token);
         }
     }
-
-    fn context_of(&self, key: &[u8], headers: &HeaderMap) -> Result<Option<Context>, HttpError> {
-        let Some(token) = headers.get(CONTEXT) else { return Ok(None) };
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| context::TokenError::Damaged)?;
-        Ok(Some(context::open(&self.node.secret, key, &bytes)?))
-    }
 }
 
-/// Reads a value, up to the longest that is taken.
-async fn read(body: &mut BodyDataStream) -> Result<Bytes, HttpError> {
-    let mut value = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| HttpError::BrokenBody(error.to_string()))?;
-        if value.len() + chunk.len() > VALUE_BYTES_MAX {
-            return Err(HttpError::ValueTooLong);
-        }
-        value.extend_from_slice(&chunk);
-    }
-    Ok(value.freeze())
-}
-
-/// Reads what is left of a body into nowhere, as far as politeness goes.
-async fn discard(body: &mut BodyDataStream) {
-    let mut left = DISCARD_BYTES_MAX;
-    while let Some(Ok(chunk)) = body.next().await {
-        match left.checked_sub(chunk.len()) {
-            Some(rest) => left = rest,
-            None => return,
-        }
-    }
-}
-
-/// The key is all that follows the prefix, percent-decoded; it may hold any bytes, slashes too.
-fn key_of(path: &str) -> Result<Bytes, HttpError> {
-    let encoded = path.strip_prefix(PREFIX).ok_or(HttpError::NotFound)?;
-    let key: Vec<u8> = percent_decode_str(encoded).collect();
-    if key.len() > KEY_BYTES_MAX { Err(HttpError::KeyTooLong { bytes: key.len() }) } else { Ok(key.into()) }
+/// When a value ends that lives so long from now.
+fn expiry(ttl: Option<Duration>) -> Option<Expiry> {
+    let ttl_ms = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+    ttl.map(|ttl| Expiry::after_ms(unix_ms(), ttl_ms(ttl)))
 }
 
 fn durability(durability: Durability) -> &'static str {
@@ -350,17 +221,18 @@ fn durability(durability: Durability) -> &'static str {
     }
 }
 
-/// What a client sees of a key; nothing when it holds no value.
-fn represent(values: &Values<'_>, token: &str, headers: &HeaderMap) -> Option<Representation> {
-    match values {
-        [] => None,
-        _ if siblings::wants_json(headers) => Some(siblings::json(values, token)),
-        [(_, value)] => Some(Representation {
-            status: StatusCode::OK,
-            content_type: HeaderValue::from_static("application/octet-stream"),
-            body: (*value).clone(),
-        }),
-        _ => Some(siblings::multipart(values)),
+/// The key is all that follows the prefix of a path, percent-decoded; it may hold any bytes, slashes too.
+fn key_of(path: &str, prefix: &str) -> Result<Bytes, HttpError> {
+    let encoded = path.strip_prefix(prefix).ok_or(HttpError::NotFound)?;
+    checked(percent_decode_str(encoded).collect::<Vec<u8>>().into())
+}
+
+/// A key that may be one.
+fn checked(key: Bytes) -> Result<Bytes, HttpError> {
+    match key.len() {
+        0 => Err(HttpError::NoKeyGiven),
+        1..=KEY_BYTES_MAX => Ok(key),
+        bytes => Err(HttpError::KeyTooLong { bytes }),
     }
 }
 
@@ -370,8 +242,10 @@ mod tests {
 
     #[test]
     fn a_key_is_any_bytes() {
-        assert_eq!(&key_of("/v1/kv/a%2Fb/%FF c").unwrap()[..], b"a/b/\xff c");
-        assert!(key_of(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX))).is_ok());
-        assert!(key_of(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX + 1))).is_err());
+        let key = |path: &str| key_of(path, "/v1/kv/");
+        assert_eq!(&key("/v1/kv/a%2Fb/%FF c").unwrap()[..], b"a/b/\xff c");
+        assert!(key(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX))).is_ok());
+        assert!(key(&format!("/v1/kv/{}", "x".repeat(KEY_BYTES_MAX + 1))).is_err());
+        assert!(key("/v1/kv/").is_err());
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Parameters {
 pub(crate) enum ParameterError {
     #[error("there is no parameter {name:?} here: this request takes {known}")]
     Unknown { name: String, known: String },
-    #[error("the parameter {0:?} is given twice, or by two names")]
+    #[error("the parameter {0:?} is given twice")]
     Twice(String),
     #[error("{name}={value:?} is not a number of replicas: write one, quorum, all or a number")]
     Consistency { name: String, value: String },
@@ -59,29 +59,27 @@ impl Takes {
 impl Parameters {
     /// Reads a query, of a request that takes these.
     pub(super) fn parse(query: Option<&str>, takes: Takes) -> Result<Self, ParameterError> {
-        let (mut read, mut write, mut ttl) = (None, None, None);
+        let (mut both, mut read, mut write, mut ttl) = (None, None, None, None);
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let (name, value) = (decode(name), decode(value));
-            let set = |place: &mut Option<Consistency>| match place {
-                Some(_) => Err(ParameterError::Twice(name.clone())),
-                None => consistency(&name, &value).map(|parsed| *place = Some(parsed)),
-            };
-            match name.as_str() {
-                "r" if takes.read => set(&mut read)?,
-                "w" if takes.write => set(&mut write)?,
-                "consistency" if takes.read && takes.write => {
-                    set(&mut read)?;
-                    set(&mut write)?;
-                }
-                "consistency" if takes.read => set(&mut read)?,
-                "consistency" if takes.write => set(&mut write)?,
+            let place = match name.as_str() {
+                "r" if takes.read => &mut read,
+                "w" if takes.write => &mut write,
+                "consistency" if takes.read || takes.write => &mut both,
                 "ttl" if takes.ttl && ttl.is_some() => return Err(ParameterError::Twice(name)),
-                "ttl" if takes.ttl => ttl = Some(time_to_live(&value)?),
+                "ttl" if takes.ttl => {
+                    ttl = Some(time_to_live(&value)?);
+                    continue;
+                }
                 _ => return Err(ParameterError::Unknown { name, known: takes.known() }),
+            };
+            if place.replace(consistency(&name, &value)?).is_some() {
+                return Err(ParameterError::Twice(name));
             }
         }
-        Ok(Self { read: read.unwrap_or_default(), write: write.unwrap_or_default(), ttl })
+        let or_both = |own: Option<Consistency>| own.or(both).unwrap_or_default();
+        Ok(Self { read: or_both(read), write: or_both(write), ttl })
     }
 }
 
@@ -96,12 +94,15 @@ fn consistency(name: &str, value: &str) -> Result<Consistency, ParameterError> {
         "all" => Ok(Consistency::All),
         number => number
             .parse()
+            .ok()
+            .filter(|count| *count > 0)
             .map(Consistency::Exactly)
-            .map_err(|_| ParameterError::Consistency { name: name.to_owned(), value: value.to_owned() }),
+            .ok_or_else(|| ParameterError::Consistency { name: name.to_owned(), value: value.to_owned() }),
     }
 }
 
-fn time_to_live(value: &str) -> Result<Duration, ParameterError> {
+/// Whole seconds, or a number and a unit.
+pub(super) fn time_to_live(value: &str) -> Result<Duration, ParameterError> {
     let seconds = || value.parse().ok().map(Duration::from_secs);
     let span = seconds().or_else(|| Some(Span::from_str(value).ok()?.0));
     span.filter(|span| !span.is_zero()).ok_or_else(|| ParameterError::Ttl(value.to_owned()))
@@ -128,6 +129,8 @@ mod tests {
         assert_eq!(parse("r=%32", GET).unwrap().read, Consistency::Exactly(2));
         let both = parse("consistency=quorum", DELETE).unwrap();
         assert_eq!((both.read, both.write), (Consistency::Quorum, Consistency::Quorum));
+        let one_of_both = parse("r=one&consistency=all", DELETE).unwrap();
+        assert_eq!((one_of_both.read, one_of_both.write), (Consistency::One, Consistency::All));
     }
 
     #[test]
@@ -139,8 +142,9 @@ mod tests {
         says("tll=5", PUT, "takes w, consistency, ttl");
         says("ttl=5", GET, "takes r, consistency");
         says("r=1&r=1", GET, "twice");
-        says("r=1&consistency=one", GET, "twice");
+        says("consistency=one&consistency=one", GET, "twice");
         says("w=many", PUT, "write one, quorum, all or a number");
+        says("w=0", PUT, "write one, quorum, all or a number");
         says("w=-1", PUT, "write one, quorum, all or a number");
         for ttl in ["", "0", "0s", "-1", "soon", "1.5"] {
             says(&format!("ttl={ttl}"), PUT, "such as 90s");

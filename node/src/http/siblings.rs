@@ -38,7 +38,7 @@ struct Document<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Value {
+pub(super) struct Value {
     /// Base64, with padding.
     value: String,
     written_at_unix_ms: u64,
@@ -49,18 +49,23 @@ struct Value {
 /// `{"context": …, "values": [{"value": base64, "writtenAtUnixMs": …}]}`, also for a single value; with
 /// `"expiresAtUnixMs"` for one that expires.
 pub(super) fn json(values: &Values<'_>, token: &str) -> Representation {
-    let said = values.iter().map(|(version, value)| Value {
-        value: BASE64_STANDARD.encode(value),
-        written_at_unix_ms: version.stamp.unix_ms(),
-        expires_at_unix_ms: version.expires.map(Expiry::unix_ms),
-    });
-    let document = Document { context: token, values: said.collect() };
+    let document = Document { context: token, values: said(values) };
     let body = serde_json::to_vec(&document).expect("strings and numbers always encode to memory");
     Representation {
         status: status(values),
         content_type: HeaderValue::from_static("application/json"),
         body: body.into(),
     }
+}
+
+/// The values, each as an object.
+pub(super) fn said(values: &Values<'_>) -> Vec<Value> {
+    let said = values.iter().map(|(version, value)| Value {
+        value: BASE64_STANDARD.encode(value),
+        written_at_unix_ms: version.stamp.unix_ms(),
+        expires_at_unix_ms: version.expires.map(Expiry::unix_ms),
+    });
+    said.collect()
 }
 
 /// `multipart/mixed` (RFC 2046), one part a value, raw.

@@ -25,10 +25,10 @@ use super::clients::Client;
 use super::failure::Failure;
 use super::keys::Answer;
 use super::lanes::Lanes;
-use super::ledger::{Ledger, OWN_BYTES};
 use super::meters::{Counted, OK};
 use super::session::Told;
 use super::{PIPELINE_MAX, RespServer, info};
+use crate::ledger::{Ledger, OWN_BYTES};
 use crate::room::Taken;
 use crate::seldom::Seldom;
 

@@ -16,7 +16,6 @@ mod failure;
 mod info;
 mod keys;
 mod lanes;
-mod ledger;
 mod meters;
 mod session;
 

@@ -58,7 +58,7 @@ async fn http2_is_the_same_api() {
     connection.await.unwrap().unwrap();
 }
 
-async fn error_code(answer: reqwest::Response) -> (StatusCode, String) {
+pub(crate) async fn error_code(answer: reqwest::Response) -> (StatusCode, String) {
     let status = answer.status();
     let body: Value = answer.json().await.unwrap();
     (status, body["error"]["code"].as_str().unwrap().to_owned())
@@ -182,6 +182,10 @@ async fn wrong_requests_are_told_what_is_wrong() {
     }
     assert_eq!(
         send(http.request(Method::POST, &url)).await,
+        expect(StatusCode::METHOD_NOT_ALLOWED, "bad_method")
+    );
+    assert_eq!(
+        send(http.request(Method::POST, cluster.nodes[0].url("/openapi.json"))).await,
         expect(StatusCode::METHOD_NOT_ALLOWED, "bad_method")
     );
     assert_eq!(

@@ -1,14 +1,17 @@
-//! Client libraries that others have written, against a development ring: redis-py, and Redis's own redis-cli and
-//! redis-benchmark.
+//! Clients that others have written, against a development ring: redis-py, Redis's own redis-cli and redis-benchmark, and
+//! schemathesis, which asks for whatever the OpenAPI document of the HTTP API describes.
+
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::shell::Shell;
 use crate::step::Outcome;
-use crate::steps::metrics::{NODES, Ring};
+use crate::steps::metrics::{NODES, Ring, address};
 use crate::tools::{python, redis};
 
 const REDIS_PY: &str = "xtask/scripts/redis_client.py";
+const OPENAPI: &str = "xtask/scripts/openapi_check.py";
 
 pub(super) fn run(shell: &Shell<'_>) -> Outcome {
     check(shell).into()
@@ -23,10 +26,25 @@ fn check(shell: &Shell<'_>) -> Result<()> {
     let ring = Ring::start(shell, &folder, &["--resp-read-modify-write", "best-effort"])?;
     let ports: Vec<String> = (0..NODES).map(|node| (ring.resp + node).to_string()).collect();
     let python = python::interpreter(shell)?;
-    shell.run(shell.workspace.command(python).arg(REDIS_PY).args(&ports))?;
+    shell.run(shell.workspace.command(&python).arg(REDIS_PY).args(&ports))?;
+    openapi(shell, &python, &folder, ring.http)?;
     redis::install_missing(shell)?;
     redis_cli(shell, &ports)?;
     redis_benchmark(shell, &ports[0])
+}
+
+fn openapi(shell: &Shell<'_>, python: &Path, folder: &Path, port: u16) -> Result<()> {
+    let mut check = shell.workspace.command(python);
+    // It leaves notes where it runs.
+    check
+        .current_dir(folder)
+        .arg(shell.workspace.path(OPENAPI))
+        .args(["run", &format!("http://{}/openapi.json", address(port))]);
+    // Which contexts a key has had, and how many owners, no schema says: what is valid by it may be refused.
+    check.args(["--checks", "all", "--exclude-checks", "positive_data_acceptance"]);
+    // The same requests each time.
+    check.args(["--seed", "1", "--max-examples", "20", "--warnings", "off"]);
+    shell.run(&mut check)
 }
 
 fn redis_cli(shell: &Shell<'_>, ports: &[String]) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::tools::{cached, with_fresh_lists};
 /// What is installed into the environment.
 const PACKAGES: &str = "xtask/tools/python.txt";
 /// Goes up when `PACKAGES` changes, so that an old environment is not taken for the new one.
-const ENVIRONMENT: &str = "python-2";
+const ENVIRONMENT: &str = "python-3";
 
 /// The interpreter of the environment.
 pub(crate) fn interpreter(shell: &Shell<'_>) -> Result<PathBuf> {
