@@ -72,6 +72,16 @@ impl Ring {
             .collect()
     }
 
+    /// The addresses of all nodes.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        (0..self.nodes.len()).map(host).collect()
+    }
+
+    /// Their processes.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.nodes.iter().map(Child::id).collect()
+    }
+
     /// Makes the first so many nodes the members, and lets the others leave.
     pub(crate) fn resize(&mut self, runtime: &Runtime, count: usize) -> Result<()> {
         let mut members = self.epoch.members().to_vec();
@@ -177,6 +187,7 @@ fn node(program: &Path, directory: &Path, index: usize) -> Result<Child> {
         ("--advertise", format!("{host}:5000")),
         ("--peer-listen", format!("{host}:5000")),
         ("--http-listen", format!("{host}:7001")),
+        ("--resp-listen", format!("{host}:7002")),
         ("--seeds", format!("{}:5000", self::host(0))),
         ("--secret-file", directory.join("secret").display().to_string()),
         // So that keys that are written again and again hold one value.

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use kube::config::KubeConfigOptions;
 use quorate_e2e::apiserver::ApiServer;
+use quorate_e2e::cache::Cache;
 use quorate_e2e::cluster::Cluster;
 use quorate_e2e::process::Lifetime;
 use quorate_e2e::product;
@@ -52,6 +53,8 @@ enum Command {
     },
     /// Build the images and say where their archives are.
     Images,
+    /// Build Kubernetes and say where its program is.
+    Kubernetes,
     /// Remove the cluster and everything that was made for it.
     Down,
     /// Kill a node of the cluster, or start it again.
@@ -100,6 +103,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up { context, bare } => up(context.as_deref(), bare, &progress),
         Command::Test { context, names } => test(context, &names, progress),
         Command::Images => images(&progress),
+        Command::Kubernetes => kubernetes(&progress),
         Command::Down => Ok(Target::down(&progress)?),
         Command::Node { what, name } => node(what, &name),
         Command::Reclaim { kubeconfig } => reclaim(&kubeconfig),
@@ -153,6 +157,11 @@ fn images(progress: &Progress) -> anyhow::Result<()> {
     for image in product::images(progress)? {
         println!("{} {}", image.name, image.archive.display());
     }
+    Ok(())
+}
+
+fn kubernetes(progress: &Progress) -> anyhow::Result<()> {
+    println!("{}", quorate_e2e::kubernetes::program(&Cache::of_user()?, progress)?.display());
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use quorate_storage::Durability;
 use serde::Deserialize;
 
 use crate::units::{Size, Span};
+use crate::users::{self, Users};
 
 /// The shortest secret that is taken, in bytes.
 const SECRET_BYTES_MIN: usize = 16;
@@ -60,6 +61,9 @@ pub(crate) struct Options {
     /// A file that holds the cluster's secret, at least 16 bytes.
     #[arg(long, env = "QUORATE_SECRET_FILE", value_name = "PATH")]
     secret_file: Option<PathBuf>,
+    /// A file of users and what they may do; without it everybody may do everything.
+    #[arg(long, env = "QUORATE_USERS_FILE", value_name = "PATH")]
+    users_file: Option<PathBuf>,
     /// What an acknowledgement means [default: sync].
     #[arg(long, env = "QUORATE_DURABILITY", value_enum)]
     durability: Option<DurabilityOption>,
@@ -172,6 +176,8 @@ pub(crate) struct Config {
     pub(crate) resp: Option<RespConfig>,
     pub(crate) seeds: Vec<String>,
     pub(crate) secret: String,
+    /// Where the users are, and who they are at the start.
+    pub(crate) users: Option<(PathBuf, Users)>,
     pub(crate) durability: Durability,
     pub(crate) conflicts: Policy,
     pub(crate) quorum: QuorumKind,
@@ -226,6 +232,7 @@ impl Options {
             resp_read_modify_write: self.resp_read_modify_write.or(other.resp_read_modify_write),
             seeds: self.seeds.or(other.seeds),
             secret_file: self.secret_file.or(other.secret_file),
+            users_file: self.users_file.or(other.users_file),
             durability: self.durability.or(other.durability),
             conflicts: self.conflicts.or(other.conflicts),
             quorum: self.quorum.or(other.quorum),
@@ -281,6 +288,7 @@ impl Options {
             }),
             seeds,
             secret: check.secret(&secret_file),
+            users: self.users_file.and_then(|path| check.users(path)),
             durability: match self.durability.unwrap_or(DurabilityOption::Sync) {
                 DurabilityOption::Sync => Durability::Sync,
                 DurabilityOption::Interval => Durability::Interval(SYNC_INTERVAL),
@@ -412,6 +420,16 @@ impl Checks {
                     )
                 });
                 secret
+            }
+        }
+    }
+
+    fn users(&mut self, path: PathBuf) -> Option<(PathBuf, Users)> {
+        match users::read(&path) {
+            Ok((_, users)) => Some((path, users)),
+            Err(error) => {
+                self.mistake(format!("users-file: {error}"));
+                None
             }
         }
     }

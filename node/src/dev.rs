@@ -141,6 +141,7 @@ fn config(arguments: &Arguments, dir: &Path, cluster: ClusterId, secret: &str, i
         }),
         seeds: vec![local(arguments.peer_port).to_string()],
         secret: secret.to_owned(),
+        users: None,
         durability: Durability::Sync,
         conflicts: Policy::Siblings,
         quorum: QuorumKind::Strict,

@@ -25,6 +25,7 @@ mod run;
 mod seldom;
 mod status;
 mod units;
+mod users;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) request_seconds: HistogramVec,
     pub(crate) requests_in_progress: IntGauge,
     pub(crate) refused_connections: IntCounterVec,
+    pub(crate) users_reloads: IntCounterVec,
     pub(crate) resp_connections: IntGauge,
     members: IntGaugeVec,
     epoch: IntGauge,
@@ -175,6 +176,11 @@ impl Metrics {
                 "quorate_refused_connections_total",
                 "Connections closed because of what came over them, by listener.",
                 &["listener"],
+            ),
+            users_reloads: counters(
+                "quorate_users_reloads_total",
+                "Times that the file of users was read and had changed, or could not be used.",
+                &["outcome"],
             ),
             resp_connections: gauge("quorate_resp_connections", "Connections of Redis clients."),
             members: register(

@@ -17,11 +17,13 @@ use tokio::sync::oneshot;
 use crate::inbox::{Inbox, Input};
 use crate::metrics::Metrics;
 use crate::readers::Library;
+use crate::users::Access;
 
 /// What the parts of a node share.
 pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) secret: Secret,
+    pub(crate) access: Arc<Access>,
     pub(crate) conflicts: Policy,
     pub(crate) durability: Durability,
     pub(crate) request_timeout: Duration,

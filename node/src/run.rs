@@ -27,6 +27,7 @@ use crate::node::Node;
 use crate::peers::{Credentials, Links};
 use crate::readers::Library;
 use crate::resp::RespServer;
+use crate::users::{self, Access};
 use crate::{http, identity};
 
 /// A node that serves.
@@ -42,6 +43,8 @@ pub(crate) struct Running {
     redis: JoinHandle<()>,
     peers: JoinHandle<()>,
     engine: JoinHandle<End>,
+    /// Follows the file of users.
+    users: Option<JoinHandle<()>>,
     disk: identity::Disk,
 }
 
@@ -89,9 +92,15 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let epoch = replica.epoch().map_or(0, |epoch| epoch.number());
     let engine = tokio::spawn(Engine::new(inbox.clone(), replica, links, keeper, began).run());
 
+    let access = Arc::new(Access::new(config.users.as_ref().map(|(_, users)| users.clone())));
+    let users = config
+        .users
+        .as_ref()
+        .map(|(path, _)| tokio::spawn(users::follow(path.clone(), access.clone(), metrics.clone())));
     let node = Arc::new(Node {
         identity,
         secret,
+        access,
         conflicts: config.conflicts,
         durability: config.durability,
         request_timeout: config.request_timeout,
@@ -115,7 +124,20 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         node = %disk.actor.node, cluster = %config.cluster, start = disk.actor.start, epoch,
         http = %http, resp = resp.map(tracing::field::display), peers = config.advertise, "serving"
     );
-    Ok(Running { node, http, resp, config, stop_clients, stop_peers, clients, redis, peers, engine, disk })
+    Ok(Running {
+        node,
+        http,
+        resp,
+        config,
+        stop_clients,
+        stop_peers,
+        clients,
+        redis,
+        peers,
+        engine,
+        users,
+        disk,
+    })
 }
 
 /// Serves Redis clients, if that is wanted, until `stop`.
@@ -211,6 +233,7 @@ impl Running {
         let _ = self.engine.await;
         close(self.node.store.clone()).await;
         self.peers.abort();
+        self.users.iter().for_each(JoinHandle::abort);
         tracing::info!("stopped");
     }
 

@@ -4,6 +4,7 @@
 //! file of `steps/`, a tool that a step needs and the machine lacks is installed by one file of `tools/`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cluster;
 mod generate;
 mod http;
@@ -83,6 +84,12 @@ enum Chore {
         #[arg(long, value_name = "SECONDS", default_value_t = 10)]
         seconds: u64,
     },
+    /// Measure what clients get, beside Redis and etcd, and write docs/benchmarks.md
+    Bench {
+        /// For the benchmark: `--seconds`, `--rounds`, `--keys`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Write the generated files: the CRD, its copy in the chart, the reference pages
     Generate,
 }
@@ -113,6 +120,7 @@ fn run(chore: Chore) -> anyhow::Result<bool> {
         Chore::E2e { names, context } => cluster::test(&workspace, &names, context.as_deref()),
         Chore::Sim { arguments } => sim::run(&workspace, &arguments),
         Chore::Fuzz { targets, seconds } => steps::fuzz::chore(&workspace, &targets, seconds),
+        Chore::Bench { arguments } => bench::run(&workspace, &arguments),
         Chore::Generate => generate::write(&workspace).map(|()| true),
     }
 }

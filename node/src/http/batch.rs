@@ -28,6 +28,7 @@ use super::{Api, HasStatus, body, checked, expiry, siblings};
 use crate::engine::unix_ms;
 use crate::ledger::Ledger;
 use crate::room::{Taken, keep};
+use crate::users::{Login, Need};
 
 /// Lines of one batch that are worked on at the same time.
 const WINDOW: usize = 32;
@@ -49,7 +50,7 @@ struct Line {
     context: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Op {
     Get,
@@ -99,19 +100,28 @@ pub(super) async fn serve(State(api): State<Arc<Api>>, request: Request) -> Resp
         return HttpError::Method("POST").into_response();
     }
     let takes = Takes { read: true, write: true, ttl: false };
-    let parameters = match Parameters::parse(request.uri().query(), takes) {
-        Ok(parameters) => parameters,
-        Err(error) => return HttpError::from(error).into_response(),
+    let parameters = Parameters::parse(request.uri().query(), takes).map_err(HttpError::from);
+    let asked = parameters
+        .and_then(|parameters| Ok(Arc::new(Asked { parameters, login: api.login(request.headers())? })));
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => return error.into_response(),
     };
     let lines = stream::unfold(Lines::new(api.clone(), request.into_body()), |mut lines| async {
         let next = lines.next().await?;
         Some((next, lines))
     });
     let answers = lines.map(move |(number, line)| {
-        let api = api.clone();
-        async move { Ok::<_, std::convert::Infallible>(api.line(number, line, parameters).await) }
+        let (api, asked) = (api.clone(), asked.clone());
+        async move { Ok::<_, std::convert::Infallible>(api.line(number, line, &asked).await) }
     });
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], Body::from_stream(answers.buffered(WINDOW))).into_response()
+}
+
+/// What holds for all lines.
+struct Asked {
+    parameters: Parameters,
+    login: Option<Login>,
 }
 
 /// The lines of a body.
@@ -213,9 +223,9 @@ enum Task {
 
 impl Api {
     /// Does a line; the answer is a line too.
-    async fn line(&self, number: u64, come: Come, parameters: Parameters) -> Bytes {
+    async fn line(&self, number: u64, come: Come, asked: &Asked) -> Bytes {
         let mut told = match come {
-            Ok((line, _room)) => self.told(&line, parameters).await,
+            Ok((line, _room)) => self.told(&line, asked).await,
             Err(error) => failed(error),
         };
         told.line = number;
@@ -226,7 +236,7 @@ impl Api {
         keep(text.into(), room)
     }
 
-    async fn told(&self, line: &[u8], parameters: Parameters) -> Told {
+    async fn told(&self, line: &[u8], asked: &Asked) -> Told {
         let line: Line = match serde_json::from_slice(line) {
             Ok(line) => line,
             Err(error) => return failed(HttpError::BadJson(format!("{error} (of this line)"))),
@@ -237,17 +247,20 @@ impl Api {
             Op::Put => "put",
             Op::Delete => "delete",
         };
-        let told = self.count(operation, self.carry_out(line, parameters)).await.unwrap_or_else(failed);
+        let told = self.count(operation, self.carry_out(line, asked)).await.unwrap_or_else(failed);
         Told { key, key_base64, ..told }
     }
 
-    async fn carry_out(&self, line: Line, parameters: Parameters) -> Result<Told, HttpError> {
+    async fn carry_out(&self, line: Line, asked: &Asked) -> Result<Told, HttpError> {
+        let Asked { parameters, login } = asked;
         let key = line.key()?;
+        let need = if line.op == Op::Get { Need::Read } else { Need::Write };
+        self.node.access.check(login.as_ref(), need, &key)?;
         let ttl = line.ttl()?;
         let context = line.context.as_deref().map(|token| self.open(&key, token.as_bytes())).transpose()?;
         let task = line.task(context)?;
         let (context, value) = match task {
-            Task::Get => return self.find(key, parameters).await,
+            Task::Get => return self.find(key, *parameters).await,
             Task::Put { value, context } => (context, Some(value)),
             Task::Delete { context: Some(context) } => (context, None),
             Task::Delete { context: None } => {

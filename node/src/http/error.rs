@@ -12,9 +12,13 @@ use super::condition::ConditionError;
 use super::parameters::ParameterError;
 use super::patch::MEDIA_TYPE;
 use crate::refusal;
+use crate::users::Denied;
 
 /// What a PATCH may be (RFC 5789).
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+
+/// How to say who asks (RFC 7617).
+const CHALLENGE: &str = "Basic realm=\"quorate\", charset=\"UTF-8\"";
 
 /// A request that is answered with an error.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,8 @@ pub(crate) enum HttpError {
     Context(#[from] TokenError),
     #[error(transparent)]
     Parameter(#[from] ParameterError),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error(transparent)]
     Condition(#[from] ConditionError),
     #[error("the condition is not true: the key is not as it was; read it again")]
@@ -67,6 +73,7 @@ impl HttpError {
             Self::Context(_) => "bad_context",
             Self::Parameter(_) => "bad_parameter",
             Self::NotFound | Self::NoKey => "not_found",
+            Self::Denied(denied) => denied.code(),
             Self::Condition(_) => "bad_condition",
             Self::ConditionFailed => "condition_failed",
             Self::Method(_) => "bad_method",
@@ -88,6 +95,8 @@ impl HttpError {
             "storage_full" => StatusCode::INSUFFICIENT_STORAGE,
             "storage_failed" => StatusCode::INTERNAL_SERVER_ERROR,
             "too_many_siblings" | "not_json" | "not_text" | "siblings" => StatusCode::CONFLICT,
+            "unauthorized" => StatusCode::UNAUTHORIZED,
+            "forbidden" => StatusCode::FORBIDDEN,
             "condition_failed" => StatusCode::PRECONDITION_FAILED,
             "bad_media_type" => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
@@ -118,6 +127,9 @@ impl IntoResponse for HttpError {
         match self {
             Self::Method(allowed) => drop(headers.insert(header::ALLOW, HeaderValue::from_static(allowed))),
             Self::MediaType => drop(headers.insert(ACCEPT_PATCH, HeaderValue::from_static(MEDIA_TYPE))),
+            Self::Denied(_) if status == StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+            }
             _ => {}
         }
         response

@@ -18,6 +18,7 @@ use super::siblings::{self, Representation, Values};
 use super::{Api, CONDITION, SIBLINGS, body, expiry, key_of};
 use crate::engine::unix_ms;
 use crate::room::keep;
+use crate::users::Need;
 
 const METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 
@@ -79,6 +80,8 @@ impl Api {
         let key = key_of(head.uri.path(), "/v1/kv/")?;
         let condition = self.condition_of(&key, &head.headers)?;
         let reads = condition.is_some() || head.method != Method::PUT;
+        let tells = condition.is_some() || head.method == Method::PATCH;
+        self.allow(&head.headers, if tells { Need::ReadAndWrite } else { Need::Write }, &key)?;
         let parameters = Parameters::parse(head.uri.query(), Takes { read: reads, write: true, ttl })?;
         let context = self.context_of(&key, &head.headers)?;
         Ok(Asked { key, parameters, condition, context })
@@ -143,6 +146,7 @@ impl Api {
 
     async fn get(&self, head: &Parts) -> Result<Response, HttpError> {
         let key = key_of(head.uri.path(), "/v1/kv/")?;
+        self.allow(&head.headers, Need::Read, &key)?;
         let takes = Takes { read: true, write: false, ttl: false };
         let parameters = Parameters::parse(head.uri.query(), takes)?;
         let condition = self.condition_of(&key, &head.headers)?;

@@ -19,6 +19,7 @@ mod body;
 mod condition;
 mod error;
 mod key_value;
+mod login;
 mod merge_patch;
 mod parameters;
 mod patch;

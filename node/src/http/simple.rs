@@ -19,6 +19,7 @@ use super::error::HttpError;
 use super::parameters::{Parameters, Takes};
 use super::{Api, body, checked, expiry, key_of};
 use crate::engine::unix_ms;
+use crate::users::Need;
 
 /// A key and its value, both ways.
 #[derive(Serialize, Deserialize)]
@@ -70,12 +71,14 @@ impl Api {
             }
         };
         let key = checked(Bytes::from(pair.key.clone()))?;
+        self.allow(&head.headers, Need::Write, &key)?;
         self.write_last(key, Some(pair.value.clone().into()), parameters).await?;
         Ok(Json(pair).into_response())
     }
 
     async fn get_pair(&self, head: &Parts) -> Result<Response, HttpError> {
         let key = key_of(head.uri.path(), "/key/")?;
+        self.allow(&head.headers, Need::Read, &key)?;
         let takes = Takes { read: true, write: false, ttl: false };
         let parameters = Parameters::parse(head.uri.query(), takes)?;
         let text = text(&key)?;
@@ -89,6 +92,7 @@ impl Api {
 
     async fn delete_pair(&self, head: &Parts) -> Result<Response, HttpError> {
         let key = key_of(head.uri.path(), "/key/")?;
+        self.allow(&head.headers, Need::Write, &key)?;
         let takes = Takes { read: false, write: true, ttl: false };
         let parameters = Parameters::parse(head.uri.query(), takes)?;
         self.write_last(key, None, parameters).await?;

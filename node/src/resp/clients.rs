@@ -8,6 +8,8 @@ use std::time::Instant;
 use quorate_wire::resp::reply::Version;
 use tokio::net::TcpStream;
 
+use crate::users::{DEFAULT, Login};
+
 /// One connection.
 pub(super) struct Client {
     pub(super) id: u64,
@@ -26,6 +28,8 @@ pub(super) struct Said {
     pub(super) version: Version,
     /// It has said `MULTI`, was refused, and may have sent more that it believes to be a part of that.
     pub(super) in_transaction: bool,
+    /// Who it has shown to be.
+    pub(super) login: Option<Login>,
 }
 
 impl Client {
@@ -35,10 +39,11 @@ impl Client {
 
     /// One line, as Redis writes it.
     pub(super) fn line(&self) -> String {
-        let Said { name, library, library_version, version, .. } = self.said().clone();
+        let Said { name, library, library_version, version, login, .. } = self.said().clone();
+        let user = login.map_or_else(|| DEFAULT.to_owned(), |login| login.name);
         let version = if version == Version::Resp3 { 3 } else { 2 };
         format!(
-            "id={} addr={} laddr={} name={name} age={} db=0 user=default resp={version} lib-name={library} \
+            "id={} addr={} laddr={} name={name} age={} db=0 user={user} resp={version} lib-name={library} \
              lib-ver={library_version}",
             self.id,
             self.peer,

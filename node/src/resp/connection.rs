@@ -286,6 +286,10 @@ fn understand<'a>(
         let work = Work::Failed(Failure::InTransaction);
         return Some((waiting(server, client, entry, work, room), false));
     }
+    let command = command.map_err(Failure::from).and_then(|command| {
+        server.allow(client, &command)?;
+        Ok(command)
+    });
     let (work, is_last) = match command {
         Ok(Command::Data(data)) => (Work::Data(data), false),
         Ok(Command::Server(asked)) => match server.tell(client, asked) {
@@ -293,7 +297,7 @@ fn understand<'a>(
             Told::Last(reply) => (Work::Told(reply), true),
             Told::Info(sections) => (Work::Info(sections), false),
         },
-        Err(error) => (Work::Failed(error.into()), false),
+        Err(failure) => (Work::Failed(failure), false),
     };
     Some((waiting(server, client, entry, work, room), is_last))
 }

@@ -15,11 +15,13 @@ use quorate_wire::resp::request::{ARGUMENT_BYTES_MAX, REQUEST_BYTES_MAX, Skipped
 use quorate_wire::resp::table::NO_TRANSACTIONS;
 
 use crate::refusal;
+use crate::users::Denied;
 
 /// Why.
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(Refusal),
+    Denied(Denied),
     Command(CommandError),
     /// The command needs what this store does not have.
     NotAtomic(&'static str),
@@ -55,6 +57,7 @@ impl Failure {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal::code(refusal),
+            Self::Denied(denied) => denied.code(),
             Self::Command(error) => error.code(),
             Self::NotAtomic(_) | Self::InTransaction => "not_atomic",
             Self::KeyTooLong { .. } | Self::AnswerTooLong { .. } => "too_large",
@@ -67,6 +70,7 @@ impl Failure {
     fn sentence(&self) -> String {
         match self {
             Self::Refused(refusal) => refusal::sentence(refusal),
+            Self::Denied(denied) => denied.to_string(),
             Self::Command(error) => error.to_string(),
             Self::NotAtomic(command) => format!(
                 "not done: '{command}' reads a key and writes what it makes of it, and this store cannot do both as one \
@@ -97,6 +101,10 @@ impl Failure {
     pub(super) fn reply(&self) -> Reply {
         let known = match self {
             Self::Command(error) => return Reply::Error(error.to_string().into()),
+            Self::Denied(Denied::NoRight) => {
+                return Reply::Error("NOPERM No permissions to access a key".into());
+            }
+            Self::Denied(_) => return Reply::Error("NOAUTH Authentication required.".into()),
             failure if failure.is_unknown() => "INDETERMINATE",
             Self::Several { done, .. } if *done > 0 => "PARTIAL",
             _ => "NOTDONE",
@@ -108,6 +116,12 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
     }
 }
 
@@ -139,6 +153,8 @@ mod tests {
             (unknown(), "INDETERMINATE timeout: it is not known whether the write was done: "),
             (Refusal::Busy.into(), "NOTDONE busy: not done: too many requests"),
             (CommandError::Syntax.into(), "ERR syntax error"),
+            (Denied::NoRight.into(), "NOPERM "),
+            (Denied::WrongPassword.into(), "NOAUTH "),
             (Failure::NotAtomic("incr"), "NOTDONE not_atomic: not done: 'incr' reads a key"),
             (several(0, 0, unavailable()), "NOTDONE unavailable: of 3 keys 0 are done"),
             (several(2, 0, unavailable()), "PARTIAL unavailable: of 3 keys 2 are done and 0 are not known"),

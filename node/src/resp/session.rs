@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use quorate_wire::resp::command::{self, Hello, Server};
+use quorate_wire::resp::command::{self, Command, Credentials, Data, Hello, Server};
 use quorate_wire::resp::reply::{Reply, Version};
 use quorate_wire::resp::table::NO_TRANSACTIONS;
 
 use super::clients::{Client, Said};
 use super::{RespServer, describe, info};
+use crate::users::{DEFAULT, Denied, Fingerprint, Login, Need};
 
 /// What a server of Redis would have to be to do what this one does: clients decide by it what they may ask.
 pub(super) const REDIS_VERSION: &str = "7.4.0";
@@ -37,8 +38,10 @@ impl RespServer {
         match asked {
             Server::Ping(None) => Reply::Simple("PONG").into(),
             Server::Ping(Some(words)) | Server::Echo(words) => Reply::Bulk(words).into(),
-            Server::Hello(hello) => greet(client, hello).into(),
-            Server::Auth { names_user } => error(no_users(names_user)).into(),
+            Server::Hello(hello) => self.greet(client, hello).into(),
+            Server::Auth(credentials) => {
+                self.log_in(client, &credentials).map_or_else(error, |()| Reply::OK).into()
+            }
             Server::Quit => Told::Last(Reply::OK),
             Server::Reset => {
                 *client.said() = Said::default();
@@ -68,6 +71,69 @@ impl RespServer {
             }
             Server::Refused(words) => error(words).into(),
         }
+    }
+
+    /// Whether a client may do that. Who has not said who it is may say it, and leave.
+    pub(super) fn allow(&self, client: &Client, command: &Command) -> Result<(), Denied> {
+        let Some(users) = self.node.access.users() else { return Ok(()) };
+        let data = match command {
+            Command::Server(Server::Auth(_) | Server::Hello(_) | Server::Quit | Server::Reset) => {
+                return Ok(());
+            }
+            Command::Server(_) => None,
+            Command::Data(data) => Some(data),
+        };
+        let said = client.said();
+        let rights = users.rights(said.login.as_ref())?;
+        let allowed = data.is_none_or(|data| data.keys().all(|key| rights.allow(need(data), key)));
+        if allowed { Ok(()) } else { Err(Denied::NoRight) }
+    }
+
+    fn log_in(&self, client: &Client, said: &Credentials) -> Result<(), &'static str> {
+        let users = self.node.access.users().ok_or(no_users(said.user.is_some()))?;
+        let name = said.user.as_deref().map_or(DEFAULT.into(), String::from_utf8_lossy).into_owned();
+        let login = Login { name, password: Fingerprint::of(&said.password) };
+        users.rights(Some(&login)).map_err(|_| WRONG_PASSWORD)?;
+        client.said().login = Some(login);
+        Ok(())
+    }
+
+    /// All that a client wishes, or nothing of it.
+    fn greet(&self, client: &Client, hello: Hello) -> Reply {
+        let version = match hello.version {
+            None => client.said().version,
+            Some(2) => Version::Resp2,
+            Some(3) => Version::Resp3,
+            Some(_) => return error("NOPROTO unsupported protocol version"),
+        };
+        let name = match hello.name.map(|name| printable(&name)) {
+            Some(None) => return error(BAD_NAME),
+            Some(name) => name,
+            None => None,
+        };
+        let logged_in = match &hello.credentials {
+            Some(credentials) => self.log_in(client, credentials),
+            None => self.allow(client, &Command::Server(Server::Time)).map_err(|_| HELLO_FIRST),
+        };
+        if let Err(words) = logged_in {
+            return error(words);
+        }
+        let mut said = client.said();
+        said.version = version;
+        if let Some(name) = name {
+            said.name = name;
+        }
+        let proto = if version == Version::Resp3 { 3 } else { 2 };
+        let told = [
+            ("server", Reply::text("redis")),
+            ("version", Reply::text(REDIS_VERSION)),
+            ("proto", Reply::Integer(proto)),
+            ("id", Reply::Integer(client.id as i64)),
+            ("mode", Reply::text("standalone")),
+            ("role", Reply::text("master")),
+            ("modules", Reply::Array(Vec::new())),
+        ];
+        Reply::Map(told.into_iter().map(|(name, value)| (Reply::text(name), value)).collect())
     }
 
     fn tell_client(&self, client: &Client, asked: command::Client) -> Reply {
@@ -103,6 +169,10 @@ impl RespServer {
     }
 }
 
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+const HELLO_FIRST: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                           <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
+                           same time";
 const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
 /// The longest name of a client or a library.
 const NAME_BYTES_MAX: usize = 256;
@@ -116,45 +186,20 @@ fn printable(name: &[u8]) -> Option<String> {
 /// The words of Redis; for a named user, what holds here.
 fn no_users(names_user: bool) -> &'static str {
     if names_user {
-        "ERR there are no users in this version: connect without AUTH, and let the network decide who may"
+        "ERR this cluster has no users: connect without AUTH"
     } else {
         "ERR AUTH <password> called without any password configured for the default user. Are you sure your \
          configuration is correct?"
     }
 }
 
-/// All that a client wishes, or nothing of it.
-fn greet(client: &Client, hello: Hello) -> Reply {
-    let version = match hello.version {
-        None => client.said().version,
-        Some(2) => Version::Resp2,
-        Some(3) => Version::Resp3,
-        Some(_) => return error("NOPROTO unsupported protocol version"),
-    };
-    if hello.authenticates {
-        return error(no_users(true));
+/// What a command needs of its keys.
+fn need(data: &Data) -> Need {
+    match data {
+        Data::Change { .. } => Need::ReadAndWrite,
+        data if data.is_read() => Need::Read,
+        _ => Need::Write,
     }
-    let name = match hello.name.map(|name| printable(&name)) {
-        Some(None) => return error(BAD_NAME),
-        Some(name) => name,
-        None => None,
-    };
-    let mut said = client.said();
-    said.version = version;
-    if let Some(name) = name {
-        said.name = name;
-    }
-    let proto = if version == Version::Resp3 { 3 } else { 2 };
-    let told = [
-        ("server", Reply::text("redis")),
-        ("version", Reply::text(REDIS_VERSION)),
-        ("proto", Reply::Integer(proto)),
-        ("id", Reply::Integer(client.id as i64)),
-        ("mode", Reply::text("standalone")),
-        ("role", Reply::text("master")),
-        ("modules", Reply::Array(Vec::new())),
-    ];
-    Reply::Map(told.into_iter().map(|(name, value)| (Reply::text(name), value)).collect())
 }
 
 fn time() -> Reply {

@@ -12,3 +12,4 @@ mod hostile;
 mod lifecycle;
 mod metrics;
 mod redis;
+mod users;

@@ -22,11 +22,8 @@ pub enum Server {
     Echo(Bytes),
     /// `HELLO`.
     Hello(Hello),
-    /// `AUTH`; whether a user was named.
-    Auth {
-        /// Not only a password.
-        names_user: bool,
-    },
+    /// `AUTH`.
+    Auth(Credentials),
     /// `QUIT`.
     Quit,
     /// `RESET`.
@@ -60,10 +57,25 @@ pub enum Server {
 pub struct Hello {
     /// The version of the protocol, as a number; none to leave it.
     pub version: Option<i64>,
-    /// Whether a user and a password were given.
-    pub authenticates: bool,
+    /// Who the client says it is.
+    pub credentials: Option<Credentials>,
     /// How the connection is to be called.
     pub name: Option<Bytes>,
+}
+
+/// Who a client says it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// None for the user `default`.
+    pub user: Option<Bytes>,
+    /// As it came.
+    pub password: Bytes,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// `CLIENT …`.

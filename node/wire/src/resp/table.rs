@@ -3,7 +3,7 @@
 //! The table is what `COMMAND` tells, and docs/redis.md says the same for people.
 
 use super::change::{Change, Ends, Tells};
-use super::command::{Client, Command, Data, Describe, Hello, Look, Server};
+use super::command::{Client, Command, Credentials, Data, Describe, Hello, Look, Server};
 use super::error::CommandError;
 use super::number::{float, integer};
 use super::options::{self, AT_MILLISECONDS, AT_SECONDS, Clock, IN_MILLISECONDS, IN_SECONDS, is};
@@ -61,7 +61,7 @@ const fn entry(name: &'static str, arity: i64, flags: &'static [&'static str], k
 pub const COMMANDS: &[Entry] = &[
     entry("append",      3,  WRITE,     ONE_KEY,  ("string", "2.0.0"),  "Appends to a value", |a| a.change(|a| Ok(Change::Append(a.take())))),
     entry("asking",      1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
-    entry("auth",        -2, SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Refused: there are no users", auth),
+    entry("auth",        -2, SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Says who the client is", auth),
     entry("client",      -2, SERVER,    NO_KEYS,  ("connection", "2.4.0"),  "What is known of connections", client),
     entry("cluster",     -2, SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
     entry("command",     -1, SERVER,    NO_KEYS,  ("server", "2.8.13"), "What commands there are", describe),
@@ -124,7 +124,7 @@ pub const ABSENT: &[Absent] = &[
     Absent { names: &["move", "swapdb"], why: "there is one database" },
     Absent { names: &["wait", "waitaof"], why: "every acknowledged write has its quorum of durable copies already" },
     Absent { names: &["bgrewriteaof", "bgsave", "failover", "lastsave", "psync", "replicaof", "save", "shutdown", "slaveof", "sync"], why: "storage and replication are run by the nodes themselves" },
-    Absent { names: &["acl"], why: "this version has no users" },
+    Absent { names: &["acl"], why: "users are in a file of the nodes" },
     Absent { names: &["bitcount", "bitfield", "bitop", "bitpos", "getbit", "hdel", "hexists", "hget", "hgetall", "hincrby", "hkeys", "hlen", "hmget", "hmset", "hscan", "hset", "hsetnx", "hvals", "blpop", "brpop", "lindex", "llen", "lpop", "lpush", "lrange", "lrem", "lset", "ltrim", "rpop", "rpush", "sadd", "scard", "sdiff", "sinter", "sismember", "smembers", "spop", "srem", "sscan", "sunion", "xack", "xadd", "xdel", "xgroup", "xlen", "xrange", "xread", "xreadgroup", "zadd", "zcard", "zcount", "zincrby", "zrange", "zrangebyscore", "zrank", "zrem", "zscore", "zscan", "pfadd", "pfcount", "pfmerge", "geoadd", "geosearch", "sort"], why: "a key holds a string of bytes here, and nothing else" },
 ];
 
@@ -219,9 +219,9 @@ fn ping(arguments: Arguments) -> Result<Command, CommandError> {
 }
 
 fn auth(arguments: Arguments) -> Result<Command, CommandError> {
-    match arguments.rest().len() {
-        1 => Ok(Command::Server(Server::Auth { names_user: false })),
-        2 => Ok(Command::Server(Server::Auth { names_user: true })),
+    let mut rest = arguments.rest();
+    match (rest.pop(), rest.pop(), rest.is_empty()) {
+        (Some(password), user, true) => Ok(Command::Server(Server::Auth(Credentials { user, password }))),
         _ => Err(CommandError::Syntax),
     }
 }
@@ -235,9 +235,8 @@ fn hello(mut arguments: Arguments) -> Result<Command, CommandError> {
     }
     while let Some(option) = arguments.next() {
         if is(&option, "AUTH") && arguments.len() >= 2 {
-            arguments.next();
-            arguments.next();
-            hello.authenticates = true;
+            let (user, password) = (arguments.next(), arguments.next().unwrap_or_default());
+            hello.credentials = Some(Credentials { user, password });
         } else if is(&option, "SETNAME") && arguments.len() >= 1 {
             hello.name = arguments.next();
         } else {

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::change::{Change, Ends, ExpireIf, Tells};
-use super::super::command::{Client, Command, Data, Describe, Hello, Look, Moment, Server};
+use super::super::command::{Client, Command, Credentials, Data, Describe, Hello, Look, Moment, Server};
 use super::super::{parse, table};
 use super::words;
 
@@ -116,8 +116,15 @@ fn connections() {
     assert_eq!(server("PING"), Server::Ping(None));
     assert_eq!(server("PING k"), Server::Ping(Some(key())));
     assert_eq!(server("HELLO"), Server::Hello(Hello::default()));
-    let hello = Hello { version: Some(3), authenticates: true, name: Some(key()) };
+    let credentials = |user: Option<&'static str>| Credentials {
+        user: user.map(Bytes::from),
+        password: Bytes::from("password"),
+    };
+    let hello = Hello { version: Some(3), credentials: Some(credentials(Some("user"))), name: Some(key()) };
     assert_eq!(server("HELLO 3 AUTH user password SETNAME k"), Server::Hello(hello));
+    assert_eq!(server("AUTH password"), Server::Auth(credentials(None)));
+    assert_eq!(server("AUTH user password"), Server::Auth(credentials(Some("user"))));
+    assert!(!format!("{:?}", server("AUTH password")).contains("password\""), "passwords are not shown");
     assert_eq!(
         server("CLIENT setinfo LIB-NAME v"),
         Server::Client(Client::SetLibrary { is_name: true, value: value() })
