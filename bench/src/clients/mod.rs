@@ -10,10 +10,10 @@ mod process;
 mod report;
 mod resp;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::runtime::{Builder, Runtime};
 
 use contestant::{Contestant, Name};
@@ -97,7 +97,7 @@ pub(crate) struct Measured {
 
 pub(crate) fn run(task: &Task) -> Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    std::fs::create_dir_all(&task.directory)?;
+    let _folder = Folder::make(&task.directory)?;
     let contestants = start(&runtime, task)?;
     let rows: Vec<Row> =
         rows().into_iter().filter(|row| contestants.iter().any(|one| one.name == row.against)).collect();
@@ -135,6 +135,24 @@ fn start(runtime: &Runtime, task: &Task) -> Result<Vec<Contestant>> {
         }
     }
     Ok(contestants)
+}
+
+/// The data of all, removed when it is dropped.
+struct Folder<'a>(&'a Path);
+
+impl<'a> Folder<'a> {
+    fn make(path: &'a Path) -> Result<Self> {
+        ensure!(!path.exists(), "{} is there already: remove it, or name another one", path.display());
+        std::fs::create_dir_all(path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder<'_> {
+    fn drop(&mut self) {
+        let removed = std::fs::remove_dir_all(self.0);
+        removed.unwrap_or_else(|error| eprintln!("{} cannot be removed: {error}", self.0.display()));
+    }
 }
 
 /// Every piece of work once for everybody who is in a row with it.

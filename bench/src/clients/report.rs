@@ -55,7 +55,9 @@ pub(super) fn report(
             row.against,
             times(middle)
         )?;
-        bars.push((format!("{} / {}", row.what, row.against), middle));
+        if !compares_times(row.work) {
+            bars.push((format!("{} / {}", row.what, row.against), middle));
+        }
     }
     page.push_str(
         "\nRatios are of requests a second, ours over theirs: more is better. Where a line says p50, or has a fixed rate, they are \
@@ -66,8 +68,13 @@ pub(super) fn report(
         "\n## Figures\n\n| what | who | requests a second | p50 | 99 % | 99.9 % | server | client |\n\
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
+    let mut told = Vec::new();
     for row in rows {
         for name in [Name::Quorate, row.against] {
+            if told.contains(&(name, row.work)) {
+                continue;
+            }
+            told.push((name, row.work));
             let all = &measured(results, name, row.work)?.rounds;
             let time = |of: fn(&Figures) -> Duration| {
                 micros(median(all.iter().map(|figures| of(figures).as_secs_f64() * 1e6)))

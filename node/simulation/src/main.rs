@@ -18,7 +18,7 @@ const LINES_SHOWN: usize = 60;
 /// Failures that are shown whole; of the rest only the seeds.
 const FAILURES_SHOWN: usize = 3;
 /// Seeds within which every planted bug must be caught.
-const BUG_SEEDS: u64 = 300;
+const BUG_SEEDS: u64 = 200;
 
 /// Runs nodes of Quorate over simulated time, network, disks and dice, and checks what they promise.
 #[derive(Parser)]

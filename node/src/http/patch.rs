@@ -62,7 +62,7 @@ impl Api {
         }
         let (mut ours, mut written) = self.patched(&asked, patch, document, context).await?;
         let mut siblings = 1;
-        for _ in 0..SETTLINGS_MAX {
+        for attempt in 0..=SETTLINGS_MAX {
             // It is written, whatever comes of this.
             let Ok(Found { set, .. }) = self.node.read(asked.key.clone(), asked.parameters.read).await else {
                 break;
@@ -70,7 +70,8 @@ impl Api {
             let context = set.context().clone();
             let documents = self.documents(set);
             siblings = documents.len();
-            let Some(document) = to_settle(documents, &ours) else { break };
+            let to_settle = to_settle(documents, &ours).filter(|_| attempt < SETTLINGS_MAX);
+            let Some(document) = to_settle else { break };
             let wait = rand::rng().random_range(Duration::ZERO..WAIT_MAX);
             sleep(wait).await;
             match self.patched(&asked, patch, Some(document), context).await {
