@@ -21,7 +21,7 @@ use quorate_wire::peer::{Claimed, Refusal, Request, Response};
 use serde::{Deserialize, Serialize};
 
 use crate::calls::{Ending, Purpose};
-use crate::interface::{Effect, Kept, Record};
+use crate::interface::{Effect, Kept, Record, Sender};
 use crate::replica::Replica;
 use crate::ring::takes_part;
 use crate::storage::Storage;
@@ -29,6 +29,9 @@ use crate::timers::Timer;
 
 /// Between two rounds of asking those who have not answered.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The same, when a majority has it: the others are to know it too.
+const ASK_REST_AGAIN: Duration = Duration::from_secs(2);
 
 /// The same, when one of them only had to hear of the epoch first: until it is claimed a new member holds up writes.
 const ASK_AGAIN_SOON: Duration = Duration::from_millis(50);
@@ -107,27 +110,31 @@ impl<S: Storage> Replica<S> {
         self.ask_for_claims();
     }
 
-    /// Asks every member that has not answered, until a majority has.
+    /// Asks every member that has not answered. A majority is enough to serve, but not to stop asking: this node is in
+    /// every majority that it asks, and an old copy of its disk is no witness of what came later. So as soon as may be,
+    /// every other member is one.
     pub(crate) fn ask_for_claims(&mut self) {
         let Some(epoch) = self.ring.current().filter(|epoch| takes_part(epoch, self.id())).cloned() else {
             return;
         };
         self.count_claims();
-        if self.claim.renewed {
-            return;
-        }
         let others: Vec<NodeId> = epoch.members().iter().map(|member| member.id).collect();
         let (start, nonce) = (self.identity.actor.start, self.identity.nonce);
         let epoch_number = epoch.number();
         let position = self.claim_position;
         let request = Request::Claim { epoch: epoch_number, start, nonce, position };
+        let mut all = true;
         for id in others {
             let silent = id != self.id() && takes_part(&epoch, id) && !self.claim.witnesses.contains(&id);
             if silent {
+                all = false;
                 self.call(id, request.clone(), Purpose::Claim);
             }
         }
-        self.ask_for_claims_at(self.now.mono + ASK_AGAIN);
+        if !all {
+            let pause = if self.claim.renewed { ASK_REST_AGAIN } else { ASK_AGAIN };
+            self.ask_for_claims_at(self.now.mono + pause);
+        }
     }
 
     fn ask_for_claims_at(&mut self, at: Duration) {
@@ -168,7 +175,8 @@ impl<S: Storage> Replica<S> {
                 self.fetch_epoch(from);
             }
             Ending::Response(Response::Refused(Refusal::EpochUnknown { .. })) => self.ask_for_claims_soon(),
-            Ending::Response(Response::Claimed(Claimed::Known { start })) if !self.claim.won => {
+            // Also when others, who know less, have let it win.
+            Ending::Response(Response::Claimed(Claimed::Known { start })) => {
                 self.effects.push(Effect::Amnesia { known_start: *start });
             }
             _ => {}
@@ -203,10 +211,12 @@ impl<S: Storage> Replica<S> {
         Ok(())
     }
 
-    /// A node says how far its log is synced.
-    pub(crate) fn hear_position(&mut self, from: NodeId, position: u64) {
-        let known = self.claim.known.get(&from).is_some_and(|known| known.position < position);
-        if known && let Some(known) = Arc::make_mut(&mut self.claim.known).get_mut(&from) {
+    /// A node says how far its log is synced. What a start says that has claimed nothing here is no news of the one that is
+    /// known: its claim, when it comes, tells where it began.
+    pub(crate) fn hear_position(&mut self, from: Sender, position: u64) {
+        let is_news = |known: &KnownStart| known.start == from.start && known.position < position;
+        let known = self.claim.known.get(&from.node).is_some_and(is_news);
+        if known && let Some(known) = Arc::make_mut(&mut self.claim.known).get_mut(&from.node) {
             known.position = position;
             if !std::mem::replace(&mut self.claim.positions_changed, true) {
                 self.timers.set(self.now.mono + KEEP_POSITIONS, Timer::KeepPositions);

@@ -1,20 +1,20 @@
 //! Drives the failure detector.
 
-use quorate_core::NodeId;
 use quorate_core::membership::{Action, Message, State};
 use quorate_wire::peer::Frame;
 
-use crate::interface::Effect;
+use crate::interface::{Effect, Sender};
 use crate::replica::Replica;
 use crate::storage::Storage;
 
 impl<S: Storage> Replica<S> {
-    pub(crate) fn hear(&mut self, from: NodeId, epoch: u64, position: u64, message: Message) {
+    pub(crate) fn hear(&mut self, sender: Sender, epoch: u64, position: u64, message: Message) {
+        let from = sender.node;
         if message.from() != from {
             self.stats.gossip_refused += 1;
             return;
         }
-        self.hear_position(from, position);
+        self.hear_position(sender, position);
         self.membership.time_of_day(self.now.unix_ms);
         match self.membership.handle(message, self.now.mono, &mut self.dice) {
             Ok(actions) => self.carry_out(actions),

@@ -133,6 +133,9 @@ impl<S: Storage> Replica<S> {
                 self.handoff.hints.stored(name, set_bytes, merged_bytes, self.now.unix_ms);
                 Response::Applied
             }
+            // The next start may find it, and deliver it then: until that it counts as being stored, so that nothing
+            // that it holds is forgotten meanwhile (INV-NOZOMBIE).
+            Err(error @ WriteError::Indeterminate { .. }) => Response::Refused(refusal(error)),
             Err(error) => {
                 self.handoff.hints.not_stored(&name, set_bytes);
                 Response::Refused(refusal(error))

@@ -150,7 +150,7 @@ impl<S: Storage> Replica<S> {
         match frame {
             Frame::Request { id, request } => self.serve(from, id, request),
             Frame::Response { id, response } => self.answered(from, id, response),
-            Frame::Gossip { epoch, position, message } => self.hear(from.node, epoch, position, message),
+            Frame::Gossip { epoch, position, message } => self.hear(from, epoch, position, message),
         }
     }
 

@@ -25,7 +25,7 @@ fn what_does_not_fail_cannot_be_shrunk_away() {
 }
 
 /// Seeds that broke a promise once, or do with a planted bug, and why.
-const REGRESSIONS: [(u64, &str); 9] = [
+const REGRESSIONS: [(u64, &str); 11] = [
     // First found as seed 41403, in an older draw of scenarios.
     (38, "a segment is lost as a whole, and records that it had outdated are found again"),
     (
@@ -50,6 +50,14 @@ const REGRESSIONS: [(u64, &str); 9] = [
         "who gave a partition away sends a hint for a write that it began before, and a deleted value comes back",
     ),
     (6002533, "a repair meets a collection of its partition, and the owners differ for ever"),
+    (
+        7008117,
+        "nobody knows whether a hint was stored, its keeper says that it has none, and the next start delivers it",
+    ),
+    (
+        7008646,
+        "an old copy of a disk and a member that never heard of its node are a majority, and deleted values are back",
+    ),
     (60277, "who gave a partition away makes a dot in it that claims to have seen those that went with it"),
 ];
 

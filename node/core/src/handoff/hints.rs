@@ -218,7 +218,7 @@ impl Hints {
         self.put(name, merged_bytes as u64 + HINT_BYTES_MORE, now_unix_ms);
     }
 
-    /// It is certainly not durable, or nobody knows: then the next start recovers it.
+    /// It is certainly not durable. Where nobody knows, it counts as being stored until the next start.
     pub fn not_stored(&mut self, name: &HintName, set_bytes: usize) {
         self.arrived(name, set_bytes);
         self.tidy(name);
