@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::debian::is_on_path;
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::run::{call, run_with_input, succeeds};
+use crate::run::{call, show_with_input, succeeds};
 
 /// The name of our cluster.
 const NAME: &str = "quorate";
@@ -40,10 +40,12 @@ pub fn up(progress: &Progress) -> Result<String, Error> {
     if !exists()? {
         progress.step("making a cluster with kind");
         let mut command = Command::new("kind");
-        run_with_input(
-            command.args(["create", "cluster", "--name", NAME, "--wait", "5m", "--config", "-"]),
-            CONFIGURATION,
-        )?;
+        command.args(["create", "cluster", "--name", NAME, "--wait", "5m", "--config", "-"]);
+        // The first time kind fetches an image of hundreds of megabytes. And where it fails, it says why first and ends
+        // with pages of logs, whose tail alone explains nothing.
+        if !show_with_input(&mut command, CONFIGURATION)? {
+            return Err(Error::Unsupported("kind made no cluster: see above".to_owned()));
+        }
     }
     Ok(format!("{CONTEXT_PREFIX}{NAME}"))
 }

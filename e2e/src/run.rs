@@ -28,13 +28,22 @@ pub fn run(command: &mut Command) -> Result<String, Error> {
 /// # Errors
 /// When it cannot be started or ends with a failure.
 pub fn run_with_input(command: &mut Command, input: &str) -> Result<String, Error> {
+    let output = feed(command.stderr(Stdio::piped()), input)?;
+    finish(command, &output)
+}
+
+/// The same for a command that takes long: what it says on standard error is for the person who waits. Whether it ended
+/// well is returned.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn show_with_input(command: &mut Command, input: &str) -> Result<bool, Error> {
+    Ok(feed(command.stderr(Stdio::inherit()), input)?.status.success())
+}
+
+fn feed(command: &mut Command, input: &str) -> Result<Output, Error> {
     let doing = |command: &Command| format!("running `{}`", describe(command));
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .doing(|| doing(command))?;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().doing(|| doing(command))?;
     // A thread writes, so that a command that prints before it has read everything cannot block both.
     let writer = child.stdin.take().map(|mut pipe| {
         let input = input.to_owned();
@@ -43,7 +52,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String, Erro
     let output = child.wait_with_output().doing(|| doing(command))?;
     // A command that ended early closes the pipe; its exit status says why, better than the write's error.
     drop(writer.map(thread::JoinHandle::join));
-    finish(command, &output)
+    Ok(output)
 }
 
 /// Runs `program` with `arguments`.
