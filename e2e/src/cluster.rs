@@ -255,20 +255,18 @@ impl Cluster {
 }
 
 /// Removes this user's cluster: processes, namespaces, links, control groups, volumes. Nothing is left, also
-/// when it had started only in part; when there is none, nothing happens.
+/// when it had started only in part. Says whether there was one.
 ///
 /// # Errors
 /// When something cannot be removed; what is left is still recorded.
-pub fn down(progress: &Progress) -> Result<(), Error> {
+pub fn down() -> Result<bool, Error> {
     let layout = Layout::of_user()?;
     if !layout.root().exists() {
-        progress.step("no cluster is up");
-        return Ok(());
+        return Ok(false);
     }
     let _lock = lock()?;
     remove(&layout)?;
-    progress.step("the cluster is gone");
-    Ok(())
+    Ok(true)
 }
 
 fn remove(layout: &Layout) -> Result<(), Error> {

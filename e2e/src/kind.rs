@@ -59,16 +59,17 @@ pub fn running() -> Result<Option<String>, Error> {
     Ok(found.then(|| format!("{CONTEXT_PREFIX}{NAME}")))
 }
 
-/// Removes our cluster when there is one.
+/// Removes our cluster, and says whether there was one.
 ///
 /// # Errors
 /// When kind fails.
-pub fn down(progress: &Progress) -> Result<(), Error> {
-    if running()?.is_some() {
+pub fn down(progress: &Progress) -> Result<bool, Error> {
+    let found = running()?.is_some();
+    if found {
         progress.step("removing the cluster of kind");
         call("kind", &["delete", "cluster", "--name", NAME])?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The name of kind's cluster behind a context, if it is kind's.
