@@ -52,7 +52,7 @@ pub(crate) struct Contestant {
 }
 
 enum Processes {
-    Ring(Ring),
+    Ring(Box<Ring>),
     Own(Vec<Process>),
 }
 
@@ -60,7 +60,7 @@ impl Contestant {
     pub(crate) fn quorate(runtime: &Runtime, program: &Path, folder: &Path) -> Result<Self> {
         let ring = Ring::start(runtime, program, folder, 3, 3)?;
         let endpoints = ring.hosts().iter().map(|host| address(host, 7002)).collect::<Result<_>>()?;
-        Ok(Self { name: Name::Quorate, endpoints, processes: Processes::Ring(ring) })
+        Ok(Self { name: Name::Quorate, endpoints, processes: Processes::Ring(Box::new(ring)) })
     }
 
     pub(crate) fn redis(runtime: &Runtime, program: &Path, folder: &Path, name: Name) -> Result<Self> {
