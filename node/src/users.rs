@@ -158,10 +158,14 @@ impl Users {
         }
     }
 
-    /// The user with this password, whatever the name.
+    /// The one user with this password. Of several nobody can tell who asks, so none of them is taken.
     pub(crate) fn by_password(&self, password: Fingerprint) -> Option<Login> {
-        let found = self.0.iter().find(|(_, user)| user.password == Some(password));
-        found.map(|(name, _)| Login { name: name.clone(), password })
+        let mut names =
+            self.0.iter().filter(|(_, user)| user.password == Some(password)).map(|(name, _)| name);
+        match (names.next(), names.next()) {
+            (Some(name), None) => Some(Login { name: name.clone(), password }),
+            _ => None,
+        }
     }
 }
 
@@ -257,7 +261,8 @@ pub(crate) async fn follow(path: PathBuf, access: Arc<Access>, metrics: Arc<Metr
     loop {
         ticks.tick().await;
         match read(&path) {
-            Ok((text, _)) if text == last => continue,
+            // If it was wrong in between, the same mistake is told again.
+            Ok((text, _)) if text == last => complaint.clear(),
             Ok((text, users)) => {
                 let (count, is_first) = (users.0.len(), last.is_empty());
                 access.replace(users);
@@ -284,8 +289,7 @@ mod tests {
     const FILE: &str = "users:
   app: {password: s3cret, read: [app/, shared/], write: [app/]}
   admin:
-    # printf %s all | sha256sum
-    passwordSha256: 7ea2f6fa0ceb78545158d3f7b4e85b7bca06d57e8d2cf0fc18b2c0d4ab3f1c4a
+    passwordSha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b
     read: ['']
     write: ['']
   default: {read: [public/]}
@@ -322,6 +326,14 @@ mod tests {
             assert_eq!(access.check(None, Need::Read, b"k"), Err(Denied::NoName), "{text}");
         }
         assert_eq!(Access::new(None).check(None, Need::Write, b"k"), Ok(()), "no file, no users");
+    }
+
+    #[test]
+    fn a_password_alone_names_a_user_only_if_nobody_else_has_it() {
+        let users = "users: {a: {password: x}, b: {password: y}, c: {password: y}}";
+        let users = Users::parse(users).unwrap();
+        let by = |password: &str| users.by_password(Fingerprint::of(password.as_bytes()));
+        assert_eq!([by("x"), by("y"), by("z")], [Some(login("a", "x")), None, None]);
     }
 
     #[test]

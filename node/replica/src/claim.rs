@@ -1,9 +1,10 @@
 //! Makes sure that this disk did not go back in time (INV-AMNESIA).
 //!
 //! A start may serve only when a majority of the ring's members (itself included) has it on disk that this start
-//! exists. Two majorities share a member; so if this disk is an old copy, and the node has served from a newer
-//! state since, somebody who is asked knows it: a start that is not earlier than ours, or a position in our log that
-//! we had synced and that the log no longer reaches. (What was written and not synced may be gone after a crash; that
+//! exists. Two majorities share a member; that may be this node alone, whose disk is no witness, so it goes on asking
+//! until every member has it. Then, if this disk is an old copy, and the node has served from a newer state since,
+//! somebody who is asked knows it, be it late: a start that is not earlier than ours, or a position in our log that we
+//! had synced and that the log no longer reaches. (What was written and not synced may be gone after a crash; that
 //! is no reason to give up an identity, since nobody was told that it was durable.) The random nonce tells two copies
 //! of one disk apart that count on from the same number.
 //!
