@@ -70,7 +70,6 @@ fn what_broke_once_holds() {
 }
 
 /// Every checker is checked by the step `bugs` of `cargo xtask test`; this is the quickest of them.
-#[cfg(feature = "planted-bugs")]
 #[test]
 fn a_planted_bug_is_caught_and_its_schedule_shrunk() {
     use quorate_core::planted::{Bug, plant};
@@ -87,7 +86,6 @@ fn a_planted_bug_is_caught_and_its_schedule_shrunk() {
 }
 
 /// The promise that a seed breaks with a planted bug.
-#[cfg(feature = "planted-bugs")]
 fn broken_by(bug: quorate_core::planted::Bug, seed: u64) -> Option<&'static str> {
     quorate_core::planted::plant(Some(bug));
     let violation = run(&Scenario::draw(seed), false).violation;
@@ -95,7 +93,6 @@ fn broken_by(bug: quorate_core::planted::Bug, seed: u64) -> Option<&'static str>
     violation.map(|violation| violation.invariant)
 }
 
-#[cfg(feature = "planted-bugs")]
 #[test]
 fn the_seed_of_a_lost_segment_tells_a_node_that_shows_what_was_outdated() {
     assert_eq!(broken_by(quorate_core::planted::Bug::UnsureKeysLeave, 38), Some("INV-NOZOMBIE"));
