@@ -1,4 +1,4 @@
-//! Container images without a registry: one static program in an archive of the OCI image layout.
+//! Container images without a registry: one program in an archive of the OCI image layout.
 //!
 //! The same program gives the same bytes, so that an image is known by its content.
 
@@ -23,10 +23,12 @@ const DATE: &str = "1970-01-01T00:00:00Z";
 pub struct Image<'a> {
     /// Its full name and tag.
     pub name: &'a str,
-    /// The static program.
+    /// The program.
     pub program: &'a Path,
     /// Where the program is in the image.
     pub path: &'a str,
+    /// What it is linked with, which is put where it is on this machine; nothing for a static program.
+    pub libraries: &'a [PathBuf],
     /// Other names of the program in the image, as links.
     pub links: &'a [&'a str],
     /// What runs when a pod names no command.
@@ -61,6 +63,13 @@ impl Image<'_> {
         set_mode(&root.join("tmp"), 0o1777)?;
         fs::copy(self.program, &program).doing(|| format!("copying {}", self.program.display()))?;
         set_mode(&program, 0o755)?;
+        for library in self.libraries {
+            let place = inside(&root, &library.display().to_string());
+            if let Some(parent) = place.parent() {
+                fs::create_dir_all(parent).doing(|| format!("making {}", parent.display()))?;
+            }
+            fs::copy(library, &place).doing(|| format!("copying {}", library.display()))?;
+        }
         for link in self.links {
             let place = inside(&root, link);
             if let Some(parent) = place.parent() {
@@ -186,6 +195,7 @@ mod tests {
             name: "a/b:c",
             program: &program,
             path: "/bin/p",
+            libraries: &[],
             links: &["/bin/q"],
             entrypoint: &["/bin/p"],
             arguments: &[],

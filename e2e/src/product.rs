@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,9 +28,6 @@ pub const READY_SECONDS_MAX: Duration = Duration::from_secs(300);
 /// The programs that get an image: the crate, and the chart's values that name the image.
 const PROGRAMS: &[(&str, &str)] = &[("quorate-node", "nodeImage"), ("quorate-operator", "image")];
 
-/// The build profile of images.
-const PROFILE: &str = "image";
-
 /// The checkout that this program was built from.
 pub fn checkout() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -50,38 +47,24 @@ pub struct Built {
     pub archive: PathBuf,
 }
 
-/// Builds the programs and makes their images.
+/// Makes images of the programs that were built with this one, and stand beside it.
 ///
 /// # Errors
-/// When the build fails.
-pub fn images(progress: &Progress) -> Result<Vec<Built>, Error> {
-    progress.step("building the programs for the images");
-    let folder = build()?;
-    PROGRAMS.iter().map(|(program, values_key)| image(&folder, program, values_key)).collect()
-}
-
-/// Static programs: an image holds nothing else.
-fn build() -> Result<PathBuf, Error> {
-    let description = call("rustc", &["--version", "--verbose"])?;
-    let host = description.lines().find_map(|line| line.strip_prefix("host: "));
-    let host =
-        host.ok_or_else(|| Error::Unsupported("rustc does not say which machine it builds for".to_owned()))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
-    let mut command = Command::new("cargo");
-    command.args(["build", "--profile", PROFILE, "--target", host, "--target-dir"]).arg(&target);
-    command.args(PROGRAMS.iter().flat_map(|(program, _)| ["--package", program]));
-    command.current_dir(checkout()).env("RUSTFLAGS", "-C target-feature=+crt-static").stdin(Stdio::null());
-    // Cargo's own progress is for the person who waits.
-    let status = command.status().doing(|| "starting cargo".to_owned())?;
-    if !status.success() {
-        return Err(Error::Unsupported("the programs do not build: see above".to_owned()));
-    }
-    Ok(target.join(host).join(PROFILE))
+/// When one is not there, or no image can be made of it.
+pub fn images() -> Result<Vec<Built>, Error> {
+    let us = std::env::current_exe().doing(|| "looking where this program is".to_owned())?;
+    let folder = us.parent().unwrap_or(Path::new("."));
+    PROGRAMS.iter().map(|(program, values_key)| image(folder, program, values_key)).collect()
 }
 
 fn image(folder: &Path, program: &str, values_key: &'static str) -> Result<Built, Error> {
     let path = folder.join(program);
+    if !path.exists() {
+        let path = path.display();
+        return Err(Error::Unsupported(format!(
+            "{path} is not built: use `cargo xtask`, which builds it first"
+        )));
+    }
     let bytes = fs::read(&path).doing(|| format!("reading {}", path.display()))?;
     let tag = format!("dev-{}", short_hash(&[&bytes]));
     let name = format!("{}:{tag}", program.replacen('-', "/", 1));
@@ -92,21 +75,41 @@ fn image(folder: &Path, program: &str, values_key: &'static str) -> Result<Built
         if images.exists() {
             fs::remove_dir_all(&images).doing(|| format!("clearing {}", images.display()))?;
         }
-        let draft = images.join("draft.tar");
+        let (draft, small) = (images.join("draft.tar"), images.join(program));
+        fs::create_dir_all(&images).doing(|| format!("making {}", images.display()))?;
+        // What is for debuggers is most of it.
+        run(Command::new("strip").arg("-o").args([&small, &path]))?;
         let in_image = format!("/{program}");
         let image = Image {
             name: &name,
-            program: &path,
+            program: &small,
             path: &in_image,
+            libraries: &libraries(&small)?,
             links: &[],
             entrypoint: &[&in_image],
             arguments: &["run"],
         };
         image.write(&images.join("parts"), &draft)?;
+        fs::remove_file(&small).doing(|| format!("removing {}", small.display()))?;
         fs::remove_dir_all(images.join("parts")).doing(|| "clearing the parts of an image".to_owned())?;
         fs::rename(&draft, &archive).doing(|| format!("moving {} to its place", archive.display()))?;
     }
     Ok(Built { name, values_key, tag, archive })
+}
+
+/// The libraries that a program is linked with, the loader among them, and those by which the C library finds the addresses of
+/// names, which an old one only loads when it is asked.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>, Error> {
+    let linked = call("ldd", &[&program.display().to_string()])?;
+    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
+    let mut libraries: Vec<PathBuf> = linked.lines().filter_map(path).collect();
+    let folder = libraries.iter().find(|path| path.ends_with("libc.so.6")).and_then(|path| path.parent());
+    let more = folder.into_iter().flat_map(|folder| {
+        ["libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"].map(|name| folder.join(name))
+    });
+    let more: Vec<PathBuf> = more.filter(|path| path.exists() && !libraries.contains(path)).collect();
+    libraries.extend(more);
+    Ok(libraries)
 }
 
 /// Installs the chart, or upgrades it when chart or images changed.
@@ -122,7 +125,7 @@ pub fn install(target: &Target, progress: &Progress) -> Result<(), Error> {
 /// # Errors
 /// When it does not become ready.
 pub fn install_with(helm: &Helm, target: &Target, values: &[&str], progress: &Progress) -> Result<(), Error> {
-    let built = if target.takes_images() { images(progress)? } else { Vec::new() };
+    let built = if target.takes_images() { images()? } else { Vec::new() };
     let tags = built.iter().map(|image| format!("{}.tag={}", image.values_key, image.tag));
     let values: Vec<String> = tags.chain(values.iter().map(|&value| value.to_owned())).collect();
     let chart = checkout().join("charts/quorate");

@@ -2,14 +2,17 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::shell::line;
 use crate::workspace::Workspace;
 
+/// What images are made of is built with the program that makes them.
+const PROGRAMS: [&str; 3] = ["--package=quorate-e2e", "--package=quorate-node", "--package=quorate-operator"];
+
 /// Brings the cluster up, with Quorate on it unless `bare`.
 pub(crate) fn up(workspace: &Workspace, context: Option<&str>, bare: bool) -> Result<bool> {
-    let mut command = program(workspace, "up");
+    let mut command = program(workspace, "up")?;
     command.args(context.iter().flat_map(|name| ["--context", name]));
     command.args(bare.then_some("--bare"));
     hand_over(command)
@@ -17,23 +20,26 @@ pub(crate) fn up(workspace: &Workspace, context: Option<&str>, bare: bool) -> Re
 
 /// Takes it down.
 pub(crate) fn down(workspace: &Workspace) -> Result<bool> {
-    hand_over(program(workspace, "down"))
+    hand_over(program(workspace, "down")?)
 }
 
 /// Runs end-to-end tests.
 pub(crate) fn test(workspace: &Workspace, names: &[String], context: Option<&str>) -> Result<bool> {
-    let mut command = program(workspace, "test");
+    let mut command = program(workspace, "test")?;
     command.args(context.iter().flat_map(|name| ["--context", name]));
     command.args(names);
     hand_over(command)
 }
 
 /// The first build takes minutes: cargo shows how it goes to whoever waits.
-fn program(workspace: &Workspace, verb: &str) -> Command {
-    let is_built = workspace.binary("quorate-e2e").exists();
-    let mut command = workspace.cargo();
-    command.arg("run").args(is_built.then_some("--quiet")).args(["--package=quorate-e2e", "--", verb]);
-    command
+fn program(workspace: &Workspace, verb: &str) -> Result<Command> {
+    let path = workspace.binary("quorate-e2e");
+    let mut build = workspace.cargo();
+    build.arg("build").args(path.exists().then_some("--quiet")).args(PROGRAMS);
+    ensure!(hand_over(build)?, "Quorate does not build: see above");
+    let mut command = workspace.command(path);
+    command.arg(verb);
+    Ok(command)
 }
 
 /// Runs it with the terminal as its own; its exit code is the answer.
