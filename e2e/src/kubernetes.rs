@@ -77,7 +77,10 @@ fn linker_flags(version: &str) -> String {
 }
 
 /// The machine's Go, or one that is fetched. Any since 1.21 fetches the release that go.mod asks for.
-fn go(cache: &Cache, progress: &Progress) -> Result<PathBuf, Error> {
+///
+/// # Errors
+/// When it cannot be fetched.
+pub fn go(cache: &Cache, progress: &Progress) -> Result<PathBuf, Error> {
     if is_on_path("go") {
         return Ok(PathBuf::from("go"));
     }

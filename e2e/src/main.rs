@@ -55,6 +55,8 @@ enum Command {
     Images,
     /// Build Kubernetes and say where its program is.
     Kubernetes,
+    /// Say where Go is, and fetch it if the machine has none.
+    Go,
     /// Remove the cluster and everything that was made for it.
     Down,
     /// Kill a node of the cluster, or start it again.
@@ -102,8 +104,9 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up { context, bare } => up(context.as_deref(), bare, &progress),
         Command::Test { context, names } => test(context, &names, progress),
-        Command::Images => images(&progress),
+        Command::Images => images(),
         Command::Kubernetes => kubernetes(&progress),
+        Command::Go => go(&progress),
         Command::Down => Ok(Target::down(&progress)?),
         Command::Node { what, name } => node(what, &name),
         Command::Reclaim { kubeconfig } => reclaim(&kubeconfig),
@@ -153,8 +156,8 @@ fn run_tests(context: Option<&str>, names: &[String], progress: Progress) -> any
     Ok(tests::run(&world, names))
 }
 
-fn images(progress: &Progress) -> anyhow::Result<()> {
-    for image in product::images(progress)? {
+fn images() -> anyhow::Result<()> {
+    for image in product::images()? {
         println!("{} {}", image.name, image.archive.display());
     }
     Ok(())
@@ -162,6 +165,11 @@ fn images(progress: &Progress) -> anyhow::Result<()> {
 
 fn kubernetes(progress: &Progress) -> anyhow::Result<()> {
     println!("{}", quorate_e2e::kubernetes::program(&Cache::of_user()?, progress)?.display());
+    Ok(())
+}
+
+fn go(progress: &Progress) -> anyhow::Result<()> {
+    println!("{}", quorate_e2e::kubernetes::go(&Cache::of_user()?, progress)?.display());
     Ok(())
 }
 

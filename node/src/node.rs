@@ -22,6 +22,8 @@ use crate::users::Access;
 /// What the parts of a node share.
 pub(crate) struct Node {
     pub(crate) identity: Identity,
+    /// `host:port` where Redis clients reach this node, if they are served.
+    pub(crate) redis_address: Option<String>,
     pub(crate) secret: Secret,
     pub(crate) access: Arc<Access>,
     pub(crate) conflicts: Policy,

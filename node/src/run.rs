@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::admin::{self, Admin};
-use crate::config::{Config, RespConfig};
+use crate::config::Config;
 use crate::documents::{self, Keeper};
 use crate::engine::{End, Engine, unix_ms};
 use crate::inbox::{Inbox, Input};
@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::peers::{Credentials, Links};
 use crate::readers::Library;
-use crate::resp::RespServer;
+use crate::resp::{Doors, RespServer};
 use crate::users::{self, Access};
 use crate::{http, identity};
 
@@ -99,6 +99,7 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
         .map(|(path, _)| tokio::spawn(users::follow(path.clone(), access.clone(), metrics.clone())));
     let node = Arc::new(Node {
         identity,
+        redis_address: resp.map(|resp| redis_address(&config.advertise, resp.port())),
         secret,
         access,
         conflicts: config.conflicts,
@@ -116,7 +117,10 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
     let (stop_clients, clients_stopped) = watch::channel(false);
     let (stop_peers, peers_stopped) = watch::channel(false);
     let drain = config.drain_timeout;
-    let redis = tokio::spawn(serve_redis(redis_listener, node.clone(), clients_stopped.clone(), drain));
+    let doors = Arc::new(Doors::new(&config.secret)?);
+    let redis_listener =
+        redis_listener.map(|(listener, resp)| (listener, RespServer::new(node.clone(), resp, doors)));
+    let redis = tokio::spawn(serve_redis(redis_listener, clients_stopped.clone(), drain));
     let clients = tokio::spawn(listen::clients(client_listener, client_server, clients_stopped, drain));
     let peers =
         tokio::spawn(listen::peers_and_admin(peer_listener, us, inbox, admin_server, peers_stopped, drain));
@@ -142,15 +146,17 @@ pub(crate) async fn start(config: Config) -> anyhow::Result<Running> {
 
 /// Serves Redis clients, if that is wanted, until `stop`.
 async fn serve_redis(
-    listener: Option<(TcpListener, RespConfig)>,
-    node: Arc<Node>,
+    listener: Option<(TcpListener, RespServer)>,
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) {
     match listener {
-        Some((listener, config)) => {
-            let server = Arc::new(RespServer::new(node, config));
-            listen::redis(listener, server, stop, drain).await;
+        Some((listener, server)) => {
+            let server = Arc::new(server);
+            tokio::select! {
+                () = listen::redis(listener, server.clone(), stop, drain) => {}
+                () = server.follow_doors() => {}
+            }
         }
         None => drop(stop.wait_for(|stop| *stop).await),
     }
@@ -169,6 +175,12 @@ fn identity(config: &Config, actor: Actor) -> replica::Identity {
         zone: config.zone.clone(),
     };
     replica::Identity { cluster: config.cluster, actor, nonce: rand::random(), node }
+}
+
+/// Redis clients reach a node at the host where its peers do.
+fn redis_address(advertised: &str, port: u16) -> String {
+    let host = advertised.rsplit_once(':').map_or(advertised, |(host, _)| host);
+    format!("{host}:{port}")
 }
 
 fn behaviour(config: &Config) -> replica::Config {

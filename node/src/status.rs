@@ -159,6 +159,7 @@ impl Node {
             name,
             address,
             zone,
+            redis_address: self.redis_address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             start: self.identity.actor.start,
         }

@@ -11,6 +11,7 @@ import warnings
 
 import redis
 import redis.asyncio
+import redis.cluster
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -55,7 +56,6 @@ def connections(r):
     check("a command", r.command()["get"]["arity"], 2)
     check("time", abs(r.time()[0] - time.time()) < 60, True)
     refused("another database", lambda: r.execute_command("SELECT", 3), "DB index is out of range")
-    refused("cluster", lambda: r.cluster("info"), "cluster support disabled")
 
 
 def values(r, other):
@@ -145,6 +145,23 @@ def many_at_once(r):
     check("threads", failures, [])
 
 
+def cluster_mode():
+    """A client of a cluster goes by slots, and is never redirected."""
+    r = redis.cluster.RedisCluster(port=PORTS[0])
+    check("nodes", sorted(node.port for node in r.get_nodes()), sorted(PORTS))
+    check("keyslot", r.cluster_keyslot("foo"), 12182)
+    for number in range(300):
+        key = f"slots:{number}"
+        check("set", (r.set(key, number), r.get(key)), (True, str(number).encode()))
+    check("of one slot", (r.mset({"{tag}a": 1, "{tag}b": 2}), r.mget("{tag}a", "{tag}b")), (True, [b"1", b"2"]))
+    check("of many", r.mget_nonatomic("slots:1", "slots:2", "slots:nothing"), [b"1", b"2", None])
+
+
+def whole():
+    """Nodes find each other's doors within seconds."""
+    until(lambda: all(len(client(port, 2).execute_command("CLUSTER SLOTS")) == len(PORTS) for port in PORTS))
+
+
 async def asynchronous(protocol):
     async with redis.asyncio.Redis(port=PORTS[0], protocol=protocol) as r:
         await asyncio.gather(*(r.set(f"async:{number}", number) for number in range(100)))
@@ -164,4 +181,6 @@ for protocol in (2, 3):
     asyncio.run(asynchronous(protocol))
     texts = client(PORTS[2], protocol, decode_responses=True)
     check("texts", (texts.set("text", "grüße"), texts.get("text")), (True, "grüße"))
+whole()
+cluster_mode()
 print(f"redis-py {redis.__version__}: {CHECKS} checks")

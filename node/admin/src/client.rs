@@ -6,7 +6,7 @@ use quorate_core::ring::{Epoch, EpochMark};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::types::{ErrorBody, ErrorDetail, NodeStatus};
+use crate::types::{ErrorBody, ErrorDetail, Identity, NodeStatus};
 
 /// Talks to the nodes of one cluster.
 #[derive(Clone)]
@@ -58,6 +58,11 @@ impl Client {
     pub fn new(secret: &str, timeout: Duration) -> reqwest::Result<Self> {
         let http = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout).no_proxy().build()?;
         Ok(Self { http, secret: secret.to_owned() })
+    }
+
+    /// Who the node at `address` (`host:port`) is.
+    pub async fn identity(&self, address: &str) -> Result<Identity, ClientError> {
+        self.call(address, self.request(Method::GET, address, "identity")).await
     }
 
     /// Identity, epoch, health and members of the node at `address` (`host:port`).

@@ -18,6 +18,9 @@ pub struct Identity {
     pub address: String,
     /// The failure domain that the node was told at its start, if any.
     pub zone: Option<String>,
+    /// `host:port` where Redis clients reach this node, if they are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_address: Option<String>,
     /// The program's version.
     pub version: String,
     /// Grows with every start of this disk.

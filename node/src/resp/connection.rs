@@ -12,7 +12,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
-use quorate_wire::resp::command::{Command, Data, Server};
+use quorate_wire::resp::command::{Cluster, Command, Data, Server};
 use quorate_wire::resp::reply::{Reply, Version};
 use quorate_wire::resp::request::{Decoder, ProtocolError, Request};
 use quorate_wire::resp::{Parsed, parse};
@@ -27,7 +27,7 @@ use super::keys::Answer;
 use super::lanes::Lanes;
 use super::meters::{Counted, OK};
 use super::session::Told;
-use super::{PIPELINE_MAX, RespServer, info};
+use super::{PIPELINE_MAX, RespServer, cluster, info};
 use crate::ledger::{Ledger, OWN_BYTES};
 use crate::room::Taken;
 use crate::seldom::Seldom;
@@ -49,6 +49,7 @@ enum Work {
     Told(Reply),
     Failed(Failure),
     Info(Vec<Bytes>),
+    Cluster(Cluster),
     Data(Data),
 }
 
@@ -79,6 +80,7 @@ async fn work(server: &RespServer, waiting: Waiting<'_>, places: usize) -> Done 
         Work::Told(reply) => server.with_room(reply),
         Work::Failed(failure) => Err(failure),
         Work::Info(sections) => server.with_room(info::sections(server, &sections).await),
+        Work::Cluster(asked) => server.with_room(cluster::tell(server, &asked).await),
         Work::Data(data) => server.do_data(name, data).await,
     };
     counted.outcome = match &result {
@@ -296,6 +298,7 @@ fn understand<'a>(
             Told::Reply(reply) => (Work::Told(reply), false),
             Told::Last(reply) => (Work::Told(reply), true),
             Told::Info(sections) => (Work::Info(sections), false),
+            Told::Cluster(asked) => (Work::Cluster(asked), false),
         },
         Err(failure) => (Work::Failed(failure), false),
     };

@@ -43,7 +43,7 @@ async fn section_of(server: &RespServer, section: &str) -> Vec<(&'static str, St
     match section {
         "server" => vec![
             ("redis_version", REDIS_VERSION.to_owned()),
-            ("redis_mode", "standalone".to_owned()),
+            ("redis_mode", "cluster".to_owned()),
             ("quorate_version", env!("CARGO_PKG_VERSION").to_owned()),
             ("quorate_node_id", server.node.identity.actor.node.to_string()),
             ("os", std::env::consts::OS.to_owned()),
@@ -69,7 +69,7 @@ async fn section_of(server: &RespServer, section: &str) -> Vec<(&'static str, St
         ],
         // Every node takes every write: to a client of one Redis it is what a master without replicas is.
         "replication" => vec![("role", "master".to_owned()), ("connected_slaves", number(0))],
-        _ => vec![("cluster_enabled", number(0))],
+        _ => vec![("cluster_enabled", number(1))],
     }
 }
 
@@ -99,7 +99,7 @@ pub(super) fn settings(server: &RespServer, patterns: &[Bytes]) -> Reply {
     let all = [
         ("appendfsync", fsync),
         ("appendonly", "yes"),
-        ("cluster-enabled", "no"),
+        ("cluster-enabled", "yes"),
         ("databases", "1"),
         ("maxclients", &clients),
         ("maxmemory", "0"),

@@ -10,6 +10,7 @@
 //! [`REQUESTS_MAX`] in all; bytes of requests and of replies by two rooms, beyond a little that each connection has.
 
 mod clients;
+mod cluster;
 mod connection;
 mod describe;
 mod failure;
@@ -31,6 +32,7 @@ use crate::config::{ReadModifyWrite, RespConfig};
 use crate::node::Node;
 use crate::room::Room;
 use clients::Clients;
+pub(crate) use cluster::Doors;
 use meters::Meters;
 
 /// What a connection beyond the most is told, in the words of Redis.
@@ -54,6 +56,7 @@ pub(crate) struct RespServer {
     bodies: Room,
     answers: Room,
     clients: Clients,
+    doors: Arc<Doors>,
     meters: Meters,
     began: Instant,
     connections: AtomicU64,
@@ -61,7 +64,7 @@ pub(crate) struct RespServer {
 }
 
 impl RespServer {
-    pub(crate) fn new(node: Arc<Node>, config: RespConfig) -> Self {
+    pub(crate) fn new(node: Arc<Node>, config: RespConfig, doors: Arc<Doors>) -> Self {
         Self {
             listen: config.listen,
             read_modify_write: config.read_modify_write,
@@ -69,6 +72,7 @@ impl RespServer {
             bodies: Room::new(BODIES_BYTES_MAX),
             answers: Room::new(ANSWERS_BYTES_MAX),
             clients: Clients::default(),
+            doors,
             meters: Meters::new(node.metrics.clone()),
             began: Instant::now(),
             connections: AtomicU64::new(0),

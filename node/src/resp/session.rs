@@ -21,6 +21,8 @@ pub(super) enum Told {
     Last(Reply),
     /// These sections, for which the replica must be asked.
     Info(Vec<Bytes>),
+    /// What only the replica knows.
+    Cluster(command::Cluster),
 }
 
 impl From<Reply> for Told {
@@ -53,6 +55,8 @@ impl RespServer {
             Server::Describe(asked) => describe::tell(&asked).into(),
             Server::ConfigGet(patterns) => info::settings(self, &patterns).into(),
             Server::Info(sections) => Told::Info(sections),
+            Server::Cluster(asked) => Told::Cluster(asked),
+            Server::Agree => Reply::OK.into(),
             Server::Time => time().into(),
             Server::Multi => {
                 client.said().in_transaction = true;
@@ -129,7 +133,7 @@ impl RespServer {
             ("version", Reply::text(REDIS_VERSION)),
             ("proto", Reply::Integer(proto)),
             ("id", Reply::Integer(client.id as i64)),
-            ("mode", Reply::text("standalone")),
+            ("mode", Reply::text("cluster")),
             ("role", Reply::text("master")),
             ("modules", Reply::Array(Vec::new())),
         ];

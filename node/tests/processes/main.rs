@@ -12,4 +12,5 @@ mod hostile;
 mod lifecycle;
 mod metrics;
 mod redis;
+mod redis_rs;
 mod users;

@@ -11,7 +11,7 @@ use reqwest::StatusCode;
 use crate::harness::redis::{Redis, encoded, shown};
 use crate::harness::{Setup, TestCluster, TestNode, eventually};
 
-async fn cluster(options: &[&str]) -> TestCluster {
+pub(super) async fn cluster(options: &[&str]) -> TestCluster {
     let options = options.iter().map(|&option| option.to_owned()).collect();
     TestCluster::start(Setup { options, ..Setup::default() }).await
 }
@@ -52,7 +52,9 @@ async fn connections_are_as_clients_know_them() {
             ("CLIENT GETNAME", "\"other\""),
             ("GET nothing", "nil"),
             ("CONFIG GET save appendonly", "{\"appendonly\" \"yes\" \"save\" \"\"}"),
-            ("CLUSTER INFO", "ERR This instance has cluster support disabled"),
+            ("CLUSTER KEYSLOT foo", "(12182)"),
+            ("CLUSTER FORGET x", "ERR CLUSTER changes nothing here: *"),
+            ("READONLY", "OK"),
             ("COMMAND COUNT", "(51)"),
             ("COMMAND INFO get nothing", "[[\"get\" (2) <readonly fast> (1) (1) (1) <> [] [] []] nil]"),
             ("COMMAND DOCS get", "{\"get\" {\"summary\" \"Reads a value\"*"),
@@ -64,7 +66,7 @@ async fn connections_are_as_clients_know_them() {
         ],
     );
     let info = redis.says("INFO");
-    let all = ["redis_version:7.4.0", "role:master", "connected_clients:1", "loading:0", "cluster_enabled:0"];
+    let all = ["redis_version:7.4.0", "role:master", "connected_clients:1", "loading:0", "cluster_enabled:1"];
     assert!(all.iter().all(|part| info.contains(part)), "{info}");
     assert_eq!(redis.says("QUIT"), "OK");
     assert_eq!(redis.reply(), None, "and it is closed");
@@ -281,6 +283,42 @@ fn closes(node: &TestNode, bytes: &[u8]) -> Vec<String> {
     let mut redis = Redis::connect(node);
     redis.send(bytes);
     std::iter::from_fn(|| redis.reply()).map(|value| shown(&value)).collect()
+}
+
+/// Where cluster clients find the nodes: all that are up, soon after they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_clients_find_the_nodes_that_are_up() {
+    let mut cluster = cluster(&["--detect-after", "2s"]).await;
+    let slots = |node: &TestNode| {
+        let Value::Array(ranges) = Redis::connect(node).ask(&[b"CLUSTER", b"SLOTS"]) else {
+            panic!("no list")
+        };
+        ranges.iter().map(shown).collect::<Vec<_>>()
+    };
+    eventually("all three are found", || {
+        let all = cluster.nodes.iter().all(|node| slots(node).len() == 3);
+        async move { all }
+    })
+    .await;
+    let told = slots(&cluster.nodes[0]);
+    assert!(cluster.nodes.iter().all(|node| slots(node) == told), "by every node alike");
+    assert!(told[0].starts_with("[(0) (5460) [") && told[2].starts_with("[(10922) (16383) ["), "{told:?}");
+    assert!(cluster.nodes.iter().all(|node| told.concat().contains(&format!("[\"{}\" (7002)", node.host))));
+
+    let mut redis = Redis::connect(&cluster.nodes[0]);
+    let id = redis.says("CLUSTER MYID");
+    let lines = redis.says("CLUSTER NODES");
+    assert!(lines.contains("myself,master") && lines.contains(id.trim_matches('"')), "{id}: {lines}");
+    assert!(redis.says("CLUSTER INFO").contains("cluster_state:ok\\r\\ncluster_slots_assigned:16384"));
+    assert!(redis.says("CLUSTER SHARDS").contains(&cluster.nodes[2].host));
+
+    cluster.nodes[2].kill();
+    eventually("who is down has no slots", || {
+        let told = slots(&cluster.nodes[0]);
+        let gone = told.len() == 2 && !told.concat().contains(&cluster.nodes[2].host);
+        async move { gone }
+    })
+    .await;
 }
 
 /// INV-ACK over this protocol, with a node that dies in the middle of pipelines.

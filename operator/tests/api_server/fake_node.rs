@@ -154,6 +154,7 @@ async fn status(State((disk, _)): Shared, headers: HeaderMap) -> Response {
             address: format!("{}.peers:5000", disk.name),
             name: disk.name.clone(),
             zone: None,
+            redis_address: None,
             version: "0.0.0-fake".to_owned(),
             start: 1,
         },

@@ -1,5 +1,5 @@
-//! Clients that others have written, against a development ring: redis-py, Redis's own redis-cli and redis-benchmark, and
-//! schemathesis, which asks for whatever the OpenAPI document of the HTTP API describes.
+//! Clients that others have written, against a development ring: redis-py, node-redis, ioredis, go-redis, Redis's own redis-cli
+//! and redis-benchmark, and schemathesis, which asks for whatever the OpenAPI document of the HTTP API describes.
 
 use std::path::Path;
 
@@ -7,10 +7,13 @@ use anyhow::{Context, Result, ensure};
 
 use crate::shell::Shell;
 use crate::step::Outcome;
+use crate::steps::cargo::program;
 use crate::steps::metrics::{NODES, Ring, address};
-use crate::tools::{python, redis};
+use crate::tools::{node, python, redis};
 
 const REDIS_PY: &str = "xtask/scripts/redis_client.py";
+const NODE_CLIENTS: &str = "xtask/scripts/node_clients.mjs";
+const GO_CLIENT: &str = "xtask/tools/go";
 const OPENAPI: &str = "xtask/scripts/openapi_check.py";
 
 pub(super) fn run(shell: &Shell<'_>) -> Outcome {
@@ -27,10 +30,20 @@ fn check(shell: &Shell<'_>) -> Result<()> {
     let ports: Vec<String> = (0..NODES).map(|node| (ring.resp + node).to_string()).collect();
     let python = python::interpreter(shell)?;
     shell.run(shell.workspace.command(&python).arg(REDIS_PY).args(&ports))?;
+    shell.run(shell.workspace.command("node").arg(NODE_CLIENTS).arg(node::packages(shell)?).args(&ports))?;
+    go_redis(shell, &ports)?;
     openapi(shell, &python, &folder, ring.http)?;
     redis::install_missing(shell)?;
     redis_cli(shell, &ports)?;
     redis_benchmark(shell, &ports[0])
+}
+
+/// With the Go that Kubernetes is built with.
+fn go_redis(shell: &Shell<'_>, ports: &[String]) -> Result<()> {
+    let go = shell.capture(program(shell, "quorate-e2e")?.arg("go"))?;
+    let mut run = shell.workspace.command(go.trim());
+    run.current_dir(shell.workspace.path(GO_CLIENT)).args(["run", "."]).args(ports);
+    shell.run(&mut run)
 }
 
 fn openapi(shell: &Shell<'_>, python: &Path, folder: &Path, port: u16) -> Result<()> {

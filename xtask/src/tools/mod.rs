@@ -5,6 +5,7 @@
 
 pub(crate) mod cplusplus;
 pub(crate) mod helm;
+pub(crate) mod node;
 pub(crate) mod promtool;
 pub(crate) mod python;
 pub(crate) mod redis;

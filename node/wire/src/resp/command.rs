@@ -34,6 +34,8 @@ pub enum Server {
     Client(Client),
     /// `COMMAND …`.
     Describe(Describe),
+    /// `CLUSTER …`.
+    Cluster(Cluster),
     /// `CONFIG GET`, with patterns.
     ConfigGet(Vec<Bytes>),
     /// `INFO`, with sections.
@@ -46,6 +48,8 @@ pub enum Server {
     Exec,
     /// `DISCARD`.
     Discard,
+    /// A promise that costs nothing here, and so is given.
+    Agree,
     /// `… HELP`: these lines.
     Help(&'static [&'static str]),
     /// What is always answered by this error.
@@ -102,6 +106,23 @@ pub enum Client {
     Agree,
     /// `GETREDIR`: nothing is tracked.
     Redirection,
+}
+
+/// `CLUSTER …`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cluster {
+    /// How the cluster is.
+    Info,
+    /// Who this node is.
+    Id,
+    /// The slot of a key.
+    KeySlot(Bytes),
+    /// The nodes, a line each.
+    Nodes,
+    /// Which slots are whose, with all that is known of the nodes.
+    Shards,
+    /// Which slots are whose.
+    Slots,
 }
 
 /// `COMMAND …`.

@@ -3,7 +3,7 @@
 //! The table is what `COMMAND` tells, and docs/redis.md says the same for people.
 
 use super::change::{Change, Ends, Tells};
-use super::command::{Client, Command, Credentials, Data, Describe, Hello, Look, Server};
+use super::command::{Client, Cluster, Command, Credentials, Data, Describe, Hello, Look, Server};
 use super::error::CommandError;
 use super::number::{float, integer};
 use super::options::{self, AT_MILLISECONDS, AT_SECONDS, Clock, IN_MILLISECONDS, IN_SECONDS, is};
@@ -60,10 +60,10 @@ const fn entry(name: &'static str, arity: i64, flags: &'static [&'static str], k
 #[rustfmt::skip]
 pub const COMMANDS: &[Entry] = &[
     entry("append",      3,  WRITE,     ONE_KEY,  ("string", "2.0.0"),  "Appends to a value", |a| a.change(|a| Ok(Change::Append(a.take())))),
-    entry("asking",      1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
+    entry("asking",      1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Agreed to: any node answers for any key", |_| Ok(Command::Server(Server::Agree))),
     entry("auth",        -2, SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Says who the client is", auth),
     entry("client",      -2, SERVER,    NO_KEYS,  ("connection", "2.4.0"),  "What is known of connections", client),
-    entry("cluster",     -2, SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
+    entry("cluster",     -2, SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Where the nodes are, for clients of Redis Cluster", cluster),
     entry("command",     -1, SERVER,    NO_KEYS,  ("server", "2.8.13"), "What commands there are", describe),
     entry("config",      -2, SERVER,    NO_KEYS,  ("server", "2.0.0"),  "Reads settings", config),
     entry("decr",        2,  WRITE,     ONE_KEY,  ("string", "1.0.0"),  "Subtracts one", |a| a.change(|_| Ok(Change::Add(-1)))),
@@ -97,8 +97,8 @@ pub const COMMANDS: &[Entry] = &[
     entry("psetex",      4,  WRITE,     ONE_KEY,  ("string", "2.6.0"),  "Writes a value that ends, in milliseconds from now", |a| setex(a, IN_MILLISECONDS, "psetex")),
     entry("pttl",        2,  READ,      ONE_KEY,  ("generic", "2.6.0"),  "How long a value lives on, in milliseconds", |a| look(a, |_| Ok(ends(true, false)))),
     entry("quit",        -1, SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Closes the connection", |_| Ok(Command::Server(Server::Quit))),
-    entry("readonly",    1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
-    entry("readwrite",   1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Refused: any node answers for any key", |_| Ok(refused(NO_CLUSTER))),
+    entry("readonly",    1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Agreed to: any node answers for any key", |_| Ok(Command::Server(Server::Agree))),
+    entry("readwrite",   1,  SERVER,    NO_KEYS,  ("cluster", "3.0.0"),  "Agreed to: any node answers for any key", |_| Ok(Command::Server(Server::Agree))),
     entry("reset",       1,  SERVER,    NO_KEYS,  ("connection", "6.2.0"),  "Makes the connection as new", |_| Ok(Command::Server(Server::Reset))),
     entry("select",      2,  SERVER,    NO_KEYS,  ("connection", "1.0.0"),  "Chooses the database: there is one", |mut a| Ok(Command::Server(Server::Select(a.integer()?)))),
     entry("set",         -3, WRITE,     ONE_KEY,  ("string", "1.0.0"),  "Writes a value", |mut a| Ok(Command::Data(options::set(a.take(), a.take(), &a.rest())?))),
@@ -132,8 +132,10 @@ pub const ABSENT: &[Absent] = &[
 pub const NO_TRANSACTIONS: &str =
     "there are no transactions over several commands; with a client library, use a pipeline that is none";
 
-/// What `CLUSTER` and its kin are told: Redis's words, which cluster clients understand.
-const NO_CLUSTER: &str = "ERR This instance has cluster support disabled";
+const CLUSTER_IS_GIVEN: &str = "ERR CLUSTER changes nothing here: which nodes there are is said by an epoch of the ring, on Kubernetes as the \
+                                KVCluster wishes";
+const NO_KEYS_OF_SLOTS: &str =
+    "ERR a slot holds no keys here: any node answers for any key, and slots only spread requests";
 
 const NO_REPLY_MODES: &str = "ERR CLIENT REPLY is not supported: every command is answered, in order";
 
@@ -285,6 +287,41 @@ fn client(mut arguments: Arguments) -> Result<Command, CommandError> {
         _ => return Err(CommandError::UnknownSubcommand { command: "CLIENT", subcommand }),
     };
     Ok(Command::Server(Server::Client(client)))
+}
+
+const CLUSTER_HELP: &[&str] = &[
+    "CLUSTER <subcommand> [<arg> ...]. Subcommands are:",
+    "INFO, KEYSLOT <key>, MYID, NODES, SHARDS, SLOTS, HELP",
+    "Any node answers for any key: slots are shared out evenly among the nodes that are up.",
+];
+
+fn cluster(mut arguments: Arguments) -> Result<Command, CommandError> {
+    let subcommand = arguments.take();
+    let rest = arguments.rest();
+    let cluster = match (subcommand.to_ascii_lowercase().as_slice(), rest.as_slice()) {
+        (b"info", []) => Cluster::Info,
+        (b"myid", []) => Cluster::Id,
+        (b"keyslot", [key]) => Cluster::KeySlot(key.clone()),
+        (b"nodes", []) => Cluster::Nodes,
+        (b"shards", []) => Cluster::Shards,
+        (b"slots", []) => Cluster::Slots,
+        (b"help", []) => return Ok(Command::Server(Server::Help(CLUSTER_HELP))),
+        (b"countkeysinslot" | b"getkeysinslot", _) => return Ok(refused(NO_KEYS_OF_SLOTS)),
+        (
+            b"addslots" | b"addslotsrange" | b"bumpepoch" | b"delslots" | b"delslotsrange" | b"failover"
+            | b"flushslots" | b"forget" | b"meet" | b"replicate" | b"reset" | b"saveconfig"
+            | b"set-config-epoch" | b"setslot",
+            _,
+        ) => return Ok(refused(CLUSTER_IS_GIVEN)),
+        (b"info", _) => return Err(CommandError::Arity("cluster|info")),
+        (b"myid", _) => return Err(CommandError::Arity("cluster|myid")),
+        (b"keyslot", _) => return Err(CommandError::Arity("cluster|keyslot")),
+        (b"nodes", _) => return Err(CommandError::Arity("cluster|nodes")),
+        (b"shards", _) => return Err(CommandError::Arity("cluster|shards")),
+        (b"slots", _) => return Err(CommandError::Arity("cluster|slots")),
+        _ => return Err(CommandError::UnknownSubcommand { command: "CLUSTER", subcommand }),
+    };
+    Ok(Command::Server(Server::Cluster(cluster)))
 }
 
 const COMMAND_HELP: &[&str] = &[

@@ -2,7 +2,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::change::{Change, Ends, ExpireIf, Tells};
-use super::super::command::{Client, Command, Credentials, Data, Describe, Hello, Look, Moment, Server};
+use super::super::command::{
+    Client, Cluster, Command, Credentials, Data, Describe, Hello, Look, Moment, Server,
+};
 use super::super::{parse, table};
 use super::words;
 
@@ -132,9 +134,12 @@ fn connections() {
     assert_eq!(server("CLIENT NO-EVICT on"), Server::Client(Client::Agree));
     assert_eq!(server("COMMAND DOCS"), Server::Describe(Describe::Docs(vec![])));
     assert_eq!(server("config get save"), Server::ConfigGet(vec![Bytes::from_static(b"save")]));
+    assert_eq!(server("CLUSTER SLOTS"), Server::Cluster(Cluster::Slots));
+    assert_eq!(server("cluster keyslot k"), Server::Cluster(Cluster::KeySlot(key())));
     assert!(
-        matches!(server("CLUSTER SLOTS"), Server::Refused(words) if words.ends_with("cluster support disabled"))
+        matches!(server("CLUSTER FORGET k"), Server::Refused(words) if words.contains("changes nothing"))
     );
+    assert_eq!((server("READONLY"), server("ASKING")), (Server::Agree, Server::Agree));
     assert!(matches!(server("CLIENT REPLY OFF"), Server::Refused(_)));
 }
 
@@ -143,6 +148,8 @@ fn errors_have_the_words_of_redis() {
     for (line, words) in [
         ("FOO a b", "ERR unknown command 'FOO', with args beginning with: 'a' 'b' "),
         ("GET", "ERR wrong number of arguments for 'get' command"),
+        ("CLUSTER KEYSLOT", "ERR wrong number of arguments for 'cluster|keyslot' command"),
+        ("CLUSTER LINKS", "ERR unknown subcommand 'LINKS'. Try CLUSTER HELP."),
         ("MSET a b c", "ERR wrong number of arguments for 'mset' command"),
         ("SET k v NX XX", "ERR syntax error"),
         ("SET k v EX 1 PX 1", "ERR syntax error"),
