@@ -18,6 +18,7 @@ const CONNECT_SECONDS_MAX: Duration = Duration::from_secs(2);
 pub struct Store {
     client: reqwest::Client,
     url: String,
+    login: Option<(&'static str, &'static str)>,
 }
 
 impl Store {
@@ -26,7 +27,12 @@ impl Store {
     /// # Errors
     /// When the machine gives no client.
     pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { client: builder().build()?, url: format!("{url}/v1/kv") })
+        Ok(Self { client: builder().build()?, url: format!("{url}/v1/kv"), login: None })
+    }
+
+    /// The same way in, for a user with a password.
+    pub fn as_user(&self, name: &'static str, password: &'static str) -> Self {
+        Self { login: Some((name, password)), ..self.clone() }
     }
 
     /// The same way in, over a new connection for each request: whoever keeps connections stays with the nodes that it met
@@ -35,7 +41,7 @@ impl Store {
     /// # Errors
     /// As [`Store::new`].
     pub fn connecting_anew(&self) -> Result<Self, Error> {
-        Ok(Self { client: builder().pool_max_idle_per_host(0).build()?, url: self.url.clone() })
+        Ok(Self { client: builder().pool_max_idle_per_host(0).build()?, ..self.clone() })
     }
 
     /// Writes; returns when the write is acknowledged.
@@ -43,7 +49,8 @@ impl Store {
     /// # Errors
     /// When it is refused, or nobody knows.
     pub async fn put(&self, key: &str, value: &str) -> Result<(), Error> {
-        let answer = self.client.put(format!("{}/{key}", self.url)).body(value.to_owned()).send().await?;
+        let request = self.client.put(format!("{}/{key}", self.url)).body(value.to_owned());
+        let answer = self.signed(request).send().await?;
         let status = answer.status();
         let body = answer.text().await?;
         ensure(status.is_success(), || format!("PUT {key}: {status}: {body}"))
@@ -65,10 +72,17 @@ impl Store {
         self.read(key, "?r=one").await
     }
 
+    fn signed(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match self.login {
+            Some((name, password)) => request.basic_auth(name, Some(password)),
+            None => request,
+        }
+    }
+
     async fn read(&self, key: &str, query: &str) -> Result<Vec<String>, Error> {
         let request =
             self.client.get(format!("{}/{key}{query}", self.url)).header("accept", "application/json");
-        let answer = request.send().await?;
+        let answer = self.signed(request).send().await?;
         let status = answer.status().as_u16();
         let body = answer.text().await?;
         let code = serde_json::from_str::<Value>(&body).unwrap_or_default()["error"]["code"].clone();

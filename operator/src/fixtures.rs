@@ -76,6 +76,7 @@ pub(crate) fn node_status(cluster: &ValidatedCluster, ordinal: u16, epoch: Optio
             address: format!("{name}:5000"),
             name,
             zone: None,
+            redis_address: None,
             version: "1.2.3".to_owned(),
             start: 1,
         },
@@ -214,6 +215,7 @@ pub(crate) fn at_rest(cluster: &ValidatedCluster) -> Observed {
     settled_budget(
         cluster,
         Observed {
+            has_users: false,
             existing: existing(cluster),
             secret: SecretState::Present { text: "secret".to_owned(), owners: vec![cluster.owner.clone()] },
             ring: RingState::Present(RingObject {

@@ -42,6 +42,8 @@ pub struct Observed {
     pub existing: Existing,
     /// The cluster's secret.
     pub secret: SecretState,
+    /// Whether the Secret that the KVCluster names for its users is there and has their file.
+    pub has_users: bool,
     /// The committed epoch.
     pub ring: RingState,
     /// The identity of the cluster that the status remembers, for when the ConfigMap is lost.
@@ -236,6 +238,10 @@ pub async fn observe(client: &Client, cluster: &KVCluster) -> Result<Observed, O
         stateful_set: reader.get("the StatefulSet", name).await?,
     };
     let secret = secret_state(reader.get("the Secret", &names::secret(name)).await?);
+    let has_users = match &cluster.spec.users {
+        Some(users) => has_users(reader.get("the Secret of the users", &users.secret_name).await?),
+        None => false,
+    };
     let ring = ring_state(reader.get("the ring's ConfigMap", &names::ring(name)).await?);
     let claims = reader.claims(&cluster.spec.storage.size).await?;
     let pods = reader.pods(existing.stateful_set.as_ref()).await?;
@@ -251,6 +257,7 @@ pub async fn observe(client: &Client, cluster: &KVCluster) -> Result<Observed, O
     Ok(Observed {
         existing,
         secret,
+        has_users,
         ring,
         recorded_cluster_id: recorded.and_then(|ring| ring.cluster_id.as_ref()?.parse().ok()),
         recorded_epoch: recorded.is_some_and(|ring| ring.epoch.is_some()),
@@ -289,6 +296,10 @@ fn secret_state(secret: Option<Secret>) -> SecretState {
         None | Some("") => SecretState::Malformed,
         Some(text) => SecretState::Present { text: text.to_owned(), owners },
     }
+}
+
+fn has_users(secret: Option<Secret>) -> bool {
+    secret.and_then(|secret| secret.data).is_some_and(|data| data.contains_key(names::USERS_KEY))
 }
 
 fn ring_state(map: Option<ConfigMap>) -> RingState {

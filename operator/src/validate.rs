@@ -68,6 +68,8 @@ pub struct ValidatedCluster {
     pub http_port: u16,
     /// Where Redis clients are served, if they are.
     pub resp: Option<Resp>,
+    /// The Secret with the users, if there are any.
+    pub users_secret: Option<String>,
     /// CPU and memory.
     pub resources: ResourcesSpec,
     /// Passed through.
@@ -181,6 +183,7 @@ fn build(cluster: &KVCluster, settings: &Settings) -> Result<ValidatedCluster, R
         transfer_bytes_per_second: transfer_rate(&spec.sync)?,
         http_port: spec.protocols.http.port.try_into().map_err(|_| out_of_range("protocols.http.port"))?,
         resp: resp(&spec.protocols.resp)?,
+        users_secret: spec.users.as_ref().map(|users| users.secret_name.clone()),
         resources: spec.resources.clone(),
         pod: spec.pod.clone(),
         paused: spec.paused,

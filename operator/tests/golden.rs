@@ -17,11 +17,12 @@ use quorate_operator::crd::KVCluster;
 use quorate_operator::validate::{Settings, ValidatedCluster, validate};
 use serde::Serialize;
 
-/// The smallest wish, one that uses every field that there was at first, and one for Redis clients.
-const CLUSTERS: [(&str, &str); 3] = [
+/// The smallest wish, one that uses every field that there was at first, one for Redis clients, and one for users.
+const CLUSTERS: [(&str, &str); 4] = [
     ("minimal", include_str!("golden/minimal.in.yaml")),
     ("everything", include_str!("golden/everything.in.yaml")),
     ("redis", include_str!("golden/redis.in.yaml")),
+    ("users", include_str!("golden/users.in.yaml")),
 ];
 
 fn validated(input: &str) -> ValidatedCluster {

@@ -21,6 +21,12 @@ const NAMESPACES: [&str; 2] = ["e2e-quickstart", "e2e-quickstart-2"];
 /// The name of both.
 const NAME: &str = "demo";
 
+/// Who may do what in the second of them: everybody may read, and write what the tests write there.
+const USERS: &str = r#"users:
+  default: {read: [""], write: [neighbour, by-a-redis-client]}
+  admin: {password: battery-staple, write: [""]}
+"#;
+
 /// How many keys are written through the Service before anything is done to the cluster.
 const KEYS: usize = 1000;
 
@@ -37,8 +43,11 @@ const OWNED: &str =
 pub(super) fn run(world: &World) -> Result<(), Error> {
     for namespace in NAMESPACES {
         namespace::make(&world.kubectl(), namespace)?;
-        world.kubectl().apply(&kvcluster(namespace, namespace == NAMESPACES[1]).to_string())?;
     }
+    world.kubectl().apply(&kvcluster(NAMESPACES[0], json!({})).to_string())?;
+    world.kubectl().apply(&users().to_string())?;
+    let more = json!({"protocols": {"resp": {"enabled": true}}, "users": {"secretName": "demo-users"}});
+    world.kubectl().apply(&kvcluster(NAMESPACES[1], more).to_string())?;
     for namespace in NAMESPACES {
         product::wait_ready(&world.kubectl(), namespace, NAME, &world.progress)?;
     }
@@ -46,6 +55,7 @@ pub(super) fn run(world: &World) -> Result<(), Error> {
     let keys = written_and_read_everywhere(world)?;
     side_by_side(world, &keys)?;
     written_by_a_redis_client(world)?;
+    rights(world)?;
     pod_deleted_under_load(world)?;
     operator_deleted(world)?;
     change_refused(world)?;
@@ -54,8 +64,9 @@ pub(super) fn run(world: &World) -> Result<(), Error> {
     NAMESPACES.iter().try_for_each(|namespace| namespace::remove(&world.kubectl(), namespace))
 }
 
-fn kvcluster(namespace: &str, for_redis_clients: bool) -> Value {
-    json!({
+/// A KVCluster with these fields of the spec more than the least.
+fn kvcluster(namespace: &str, more: Value) -> Value {
+    let mut cluster = json!({
         "apiVersion": "quorate.dev/v1alpha1",
         "kind": "KVCluster",
         "metadata": {"name": NAME, "namespace": namespace},
@@ -63,8 +74,20 @@ fn kvcluster(namespace: &str, for_redis_clients: bool) -> Value {
             "nodes": 3,
             "storage": {"size": "1Gi", "onDelete": "Delete"},
             "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-            "protocols": {"resp": {"enabled": for_redis_clients}},
         },
+    });
+    if let (Some(spec), Value::Object(more)) = (cluster["spec"].as_object_mut(), more) {
+        spec.extend(more);
+    }
+    cluster
+}
+
+fn users() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "demo-users", "namespace": NAMESPACES[1]},
+        "stringData": {"users.yaml": USERS},
     })
 }
 
@@ -131,6 +154,20 @@ fn written_by_a_redis_client(world: &World) -> Result<(), Error> {
     asked.doing(|| format!("writing {key} as Redis clients do"))?;
     ensure(&answer == b"+OK\r\n", || format!("SET was answered {:?}", String::from_utf8_lossy(&answer)))?;
     every_key_everywhere(world, NAMESPACES[1], &[key])
+}
+
+/// The second cluster has users: whoever says no name may not write everything, and one with a password may.
+fn rights(world: &World) -> Result<(), Error> {
+    let (_door, store) = service(world, NAMESPACES[1])?;
+    let admin = store.as_user("admin", "battery-staple");
+    let put = |store: &Store| world.runtime.block_on(store.put("of-the-admin", "1"));
+    for (store, refusal) in [(&store, "forbidden"), (&store.as_user("admin", "guessed"), "unauthorized")] {
+        match put(store) {
+            Ok(()) => return Err(Error::Unexpected(format!("a write that is {refusal} was acknowledged"))),
+            Err(error) => ensure(error.to_string().contains(refusal), || format!("{error}, not {refusal}"))?,
+        }
+    }
+    put(&admin)
 }
 
 /// A pod is deleted while clients write: writes and reads go on, and every acknowledged write is in every node.

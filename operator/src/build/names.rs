@@ -6,6 +6,10 @@ use std::collections::BTreeMap;
 pub const PEER_PORT: u16 = 5000;
 /// The key of the secret's value.
 pub const SECRET_KEY: &str = "secret";
+/// The key of the users' file, in the Secret that the KVCluster names.
+pub const USERS_KEY: &str = "users.yaml";
+/// The volume of that Secret.
+pub const USERS_VOLUME: &str = "users";
 /// The key of the committed epoch.
 pub const EPOCH_KEY: &str = "epoch.json";
 /// The key of the cluster's identity.

@@ -20,6 +20,7 @@ use crate::validate::{Resp, ValidatedCluster};
 const SECRET_VOLUME: &str = "secret";
 const DATA_DIR: &str = "/var/lib/quorate";
 const SECRET_DIR: &str = "/etc/quorate/secret";
+const USERS_DIR: &str = "/etc/quorate/users";
 /// The user and group of the image.
 const USER: i64 = 65532;
 /// Read by owner and group alone.
@@ -67,7 +68,7 @@ fn pod(cluster: &ValidatedCluster) -> PodSpec {
             cluster.image.pull_secrets.iter().map(|name| reference(name)).collect(),
         ),
         containers: vec![container(cluster)],
-        volumes: Some(vec![secret_volume(cluster)]),
+        volumes: Some(volumes(cluster)),
         affinity: Some(pod.affinity.clone().unwrap_or_else(|| apart(cluster))),
         topology_spread_constraints: non_empty(spread(cluster)),
         tolerations: non_empty(pod.tolerations.clone()),
@@ -103,19 +104,7 @@ fn container(cluster: &ValidatedCluster) -> Container {
             capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            VolumeMount {
-                name: names::DATA_VOLUME.to_owned(),
-                mount_path: DATA_DIR.to_owned(),
-                ..VolumeMount::default()
-            },
-            VolumeMount {
-                name: SECRET_VOLUME.to_owned(),
-                mount_path: SECRET_DIR.to_owned(),
-                read_only: Some(true),
-                ..VolumeMount::default()
-            },
-        ]),
+        volume_mounts: Some(mounts(cluster)),
         ..Container::default()
     }
 }
@@ -158,6 +147,9 @@ fn environment(cluster: &ValidatedCluster) -> Vec<EnvVar> {
         if read_modify_write == ReadModifyWrite::BestEffort {
             variables.push(value("QUORATE_RESP_READ_MODIFY_WRITE", "best-effort"));
         }
+    }
+    if cluster.users_secret.is_some() {
+        variables.push(value("QUORATE_USERS_FILE", &format!("{USERS_DIR}/{}", names::USERS_KEY)));
     }
     let interval = cluster.anti_entropy_interval.as_deref();
     variables.extend(interval.map(|interval| value("QUORATE_ANTI_ENTROPY_INTERVAL", interval)));
@@ -221,11 +213,28 @@ fn resources(spec: &ResourcesSpec) -> Option<ResourceRequirements> {
     given.then(|| ResourceRequirements { limits, requests, ..ResourceRequirements::default() })
 }
 
-fn secret_volume(cluster: &ValidatedCluster) -> Volume {
+fn mounts(cluster: &ValidatedCluster) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: Option<bool>| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only,
+        ..VolumeMount::default()
+    };
+    let users = cluster.users_secret.as_ref().map(|_| mount(names::USERS_VOLUME, USERS_DIR, Some(true)));
+    let always = [mount(names::DATA_VOLUME, DATA_DIR, None), mount(SECRET_VOLUME, SECRET_DIR, Some(true))];
+    always.into_iter().chain(users).collect()
+}
+
+fn volumes(cluster: &ValidatedCluster) -> Vec<Volume> {
+    let users = cluster.users_secret.as_deref().map(|secret| secret_volume(names::USERS_VOLUME, secret));
+    std::iter::once(secret_volume(SECRET_VOLUME, &names::secret(&cluster.name))).chain(users).collect()
+}
+
+fn secret_volume(name: &str, secret: &str) -> Volume {
     Volume {
-        name: SECRET_VOLUME.to_owned(),
+        name: name.to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(names::secret(&cluster.name)),
+            secret_name: Some(secret.to_owned()),
             default_mode: Some(SECRET_MODE),
             ..SecretVolumeSource::default()
         }),

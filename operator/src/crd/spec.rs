@@ -90,12 +90,15 @@ pub struct KVClusterSpec {
     /// When a node counts as failed, for now or for good.
     #[serde(default)]
     pub failure: FailureSpec,
-    /// Background repair. This version repairs on read alone and does not use these fields yet.
+    /// Background repair.
     #[serde(default)]
     pub sync: SyncSpec,
     /// What clients speak.
     #[serde(default)]
     pub protocols: ProtocolsSpec,
+    /// Who may read and write what. Where absent, whoever reaches the ports may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<UsersSpec>,
     /// CPU and memory of each node, as in a pod.
     #[serde(default)]
     pub resources: ResourcesSpec,
@@ -120,6 +123,7 @@ impl Default for KVClusterSpec {
             failure: FailureSpec::default(),
             sync: SyncSpec::default(),
             protocols: ProtocolsSpec::default(),
+            users: None,
             resources: ResourcesSpec::default(),
             pod: PodSpec::default(),
             paused: false,
@@ -547,6 +551,17 @@ impl Default for UdpSpec {
     fn default() -> Self {
         Self { enabled: false, port: default::udp_port() }
     }
+}
+
+/// Who may read and write what.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsersSpec {
+    /// The Secret, in the cluster's namespace, that has the users' file under the key `users.yaml`. What changes in it is taken
+    /// over without a restart.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = object_name("users.secretName"))]
+    pub secret_name: String,
 }
 
 /// CPU and memory of each node, as in a pod.

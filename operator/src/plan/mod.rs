@@ -32,6 +32,7 @@ mod ring;
 mod rollout;
 #[cfg(test)]
 mod tests;
+mod users;
 mod view;
 mod volumes;
 mod whole;
@@ -115,6 +116,8 @@ pub enum Reason {
     SecretMissing,
     /// The Secret has no usable value.
     SecretMalformed,
+    /// The Secret of the users is not there, or has no file of users.
+    UsersMissing,
     /// The ring's ConfigMap cannot be read.
     RingMalformed,
     /// The nodes hold different epochs, and the ConfigMap does not say which is right.
@@ -192,6 +195,7 @@ impl Reason {
             Self::NameTaken
             | Self::SecretMissing
             | Self::SecretMalformed
+            | Self::UsersMissing
             | Self::RingMalformed
             | Self::RingDisagreement
             | Self::EpochConflict
@@ -243,7 +247,8 @@ impl Plan {
 
 /// Decides.
 pub fn decide(cluster: &ValidatedCluster, observed: &Observed) -> Plan {
-    let (mut settled, findings) = frozen::settle(cluster, observed);
+    let (mut settled, mut findings) = frozen::settle(cluster, observed);
+    findings.extend(users::settle(&mut settled, observed));
     kept::keep(&mut settled, observed);
     volumes::settle(&mut settled, observed);
     let mut plan = Plan { cluster: settled, actions: Vec::new(), findings };

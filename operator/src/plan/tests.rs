@@ -14,7 +14,7 @@ use quorate_core::ring::{Epoch, MemberState, planner};
 use quorate_core::{ClusterId, NodeId};
 
 use super::*;
-use crate::crd::VolumePolicy;
+use crate::crd::{UsersSpec, VolumePolicy};
 use crate::fixtures::{
     at_rest, before_the_first_epoch, cluster_id, disk, epoch_of, existing, says, validated,
 };
@@ -170,6 +170,39 @@ fn a_lost_secret_is_made_anew_only_when_nobody_holds_the_old_one() {
     observed.secret = SecretState::Malformed;
     let plan = decide(&cluster, &observed);
     assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![Reason::SecretMalformed]));
+}
+
+#[test]
+fn users_come_with_their_secret_and_not_before() {
+    let without = validated("demo", |_| {});
+    let with = |secret: &str| {
+        let users = UsersSpec { secret_name: secret.to_owned() };
+        validated("demo", |spec| spec.users = Some(users))
+    };
+    let (old, new) = (with("old-users"), with("new-users"));
+    let plan = decide(&new, &at_rest(&without));
+    assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![Reason::UsersMissing]));
+    assert!(plan.findings[0].message.ends_with("go on without users"), "{}", plan.findings[0].message);
+
+    let plan = decide(&new, &at_rest(&old));
+    assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![Reason::UsersMissing]));
+    assert!(plan.findings[0].message.ends_with("Secret old-users"), "{}", plan.findings[0].message);
+
+    let mut observed = at_rest(&new);
+    assert_eq!(reasons(&decide(&new, &observed)), [Reason::UsersMissing], "it was deleted");
+    observed.has_users = true;
+    let plan = decide(&new, &observed);
+    assert_eq!((actions(&plan), reasons(&plan)), (vec![], vec![]));
+
+    let mut observed = Observed { has_users: false, ..Observed::default() };
+    let made =
+        |observed: &Observed| actions(&decide(&new, observed)).contains(&"apply StatefulSet demo".to_owned());
+    assert!(
+        reasons(&decide(&new, &observed)).contains(&Reason::UsersMissing) && made(&observed),
+        "its pods wait"
+    );
+    observed.has_users = true;
+    assert!(!reasons(&decide(&new, &observed)).contains(&Reason::UsersMissing) && made(&observed));
 }
 
 #[test]
