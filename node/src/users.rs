@@ -132,7 +132,11 @@ impl Users {
     /// The users of a file's text, or what is wrong with it.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let file: File = serde_yaml::from_str(text).map_err(|error| {
-            format!("write users: {{NAME: {{password: …, read: [PREFIX, …], write: [PREFIX, …]}}}}: {error}")
+            let error = without_values(&error.to_string());
+            format!(
+                "write users: {{NAME: {{password: …, read: [PREFIX, …], write: [PREFIX, …]}}}}, a password of digits in \
+                 quotes: {error}"
+            )
         })?;
         if file.users.len() > USERS_MAX {
             return Err(format!("{} users are too many, at most {USERS_MAX}", file.users.len()));
@@ -194,6 +198,19 @@ impl Entry {
         }
         Ok(User { password, rights: Rights { read: self.read, write: self.write } })
     }
+}
+
+/// What was found instead of what was expected may be a password, and must not be told.
+fn without_values(error: &str) -> String {
+    let Some(start) = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|words| error.find(words).map(|at| at + words.len()))
+    else {
+        return error.to_owned();
+    };
+    let kind = error[start..].split([' ', ',']).next().unwrap_or_default();
+    let expected = error.rfind(", expected ").map_or("", |at| &error[at..]);
+    format!("{}{kind} …{expected}", &error[..start])
 }
 
 fn fingerprint(hex: &str) -> Result<Fingerprint, String> {
@@ -316,6 +333,27 @@ mod tests {
             (Some(&login("default", "")), Need::Read, "public/x", Err(Denied::WrongPassword)),
         ] {
             assert_eq!(access.check(login, need, key.as_bytes()), expected, "{login:?} {need:?} {key}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_passwords() {
+        for (text, words) in [
+            (
+                "users: {app: {password: 20061987}}",
+                "users.app.password: invalid type: integer …, expected a string",
+            ),
+            (
+                "users: {app: 'hunter2, expected to be secret'}",
+                "users.app: invalid type: string …, expected struct Entry",
+            ),
+            ("users: {app: {password: [hunter2]}}", "invalid type: sequence …, expected a string"),
+            ("users: {app: {pasword: hunter2}}", "unknown field `pasword`"),
+            ("hunter2", "invalid type: string …, expected struct File"),
+        ] {
+            let error = Users::parse(text).unwrap_err();
+            assert!(error.contains(words), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains("20061987"), "{error}");
         }
     }
 
