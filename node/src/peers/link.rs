@@ -185,7 +185,9 @@ impl Driver {
     /// Connects to the first that opens. A seed's name may stand for many nodes, this one included: talking to
     /// ourselves leads nowhere.
     async fn connect(&self) -> Result<Established, HandshakeError> {
-        let addresses = timeout(CONNECT_TIMEOUT, tokio::net::lookup_host(&self.address)).await??;
+        let lookup = tokio::net::lookup_host(&self.address);
+        let addresses =
+            timeout(CONNECT_TIMEOUT, lookup).await.map_err(|_| unanswered("nobody resolved its name"))??;
         let mut last = HandshakeError::from(io::Error::from(io::ErrorKind::NotFound));
         for address in addresses.take(ADDRESSES_MAX) {
             match self.connect_to(address).await {
@@ -200,7 +202,9 @@ impl Driver {
     }
 
     async fn connect_to(&self, address: SocketAddr) -> Result<Established, HandshakeError> {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+        let stream = TcpStream::connect(address);
+        let stream =
+            timeout(CONNECT_TIMEOUT, stream).await.map_err(|_| unanswered("it did not answer"))??;
         give_up_on_silence(&stream);
         timeout(HANDSHAKE_TIMEOUT, handshake::connect(stream, &self.us)).await?
     }
@@ -237,6 +241,11 @@ impl Driver {
             tracing::debug!(peer = self.address, node = %peer.node, %error, "connection lost");
         }
     }
+}
+
+/// A connection that was not made in time: the handshake has not begun.
+fn unanswered(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{what} within {} s", CONNECT_TIMEOUT.as_secs()))
 }
 
 /// The requests that are open on one connection.
