@@ -67,10 +67,6 @@ pub enum Bug {
     AdoptBeforeKept,
     /// A node tells how far it is before that is on its disk.
     TellBeforeKept,
-    /// What was compared before an epoch came counts in it.
-    AcceptStaleStream,
-    /// A member that leaves forgets the hints that it keeps.
-    LoseHintsOnLeaving,
     /// What a node refuses that has only just become a member, or has not heard yet of a new one, is refused for good.
     FinalRefusals,
 }
@@ -78,7 +74,7 @@ pub enum Bug {
 impl Bug {
     /// Those that must be caught within a few hundred seeds: all but `SkipBarrier`, which is about a rare moment, and has a
     /// test of its own among those of the replica.
-    pub const ALL: [Bug; 31] = [
+    pub const ALL: [Bug; 29] = [
         Bug::AcknowledgeBeforeSync,
         Bug::ReuseStart,
         Bug::SkipClaim,
@@ -108,8 +104,6 @@ impl Bug {
         Bug::AdmitRemoved,
         Bug::AdoptBeforeKept,
         Bug::TellBeforeKept,
-        Bug::AcceptStaleStream,
-        Bug::LoseHintsOnLeaving,
     ];
 
     /// Those that lose nothing, but let requests fail while the ring changes: calm runs must catch them.

@@ -11,8 +11,7 @@ use bytes::Bytes;
 use quorate_core::NodeId;
 use quorate_core::causality::VersionSet;
 use quorate_core::handoff::{Books, Delivery, Ended, HintName, Hints, Limits, Owed, Route, Settle};
-use quorate_core::planted::{self, Bug};
-use quorate_core::ring::{Epoch, MemberState, Partition};
+use quorate_core::ring::{MemberState, Partition};
 use quorate_core::transition::Transition;
 use quorate_storage::{Change, Committed, HINTS, Page, ReadError, WriteError};
 use quorate_wire::peer::{Cause, Refusal, Request, Response, set_bytes};
@@ -237,12 +236,9 @@ impl<S: Storage> Replica<S> {
         let (digest, open) = (set.digest(), to.len());
         let (partition, key) = (name.partition, name.key.clone());
         self.handoff.deliveries.insert(number, OnItsWay { name, revision, digest, open, resends });
-        let lose = planted::is(Bug::LoseHintsOnLeaving) && is_leaving(&epoch, self.id());
         for node in to {
             let (key, set) = (key.clone(), set.clone());
-            if lose {
-                self.handoff_ended(number, node, true);
-            } else if node != self.id() {
+            if node != self.id() {
                 let (epoch, cause) = (epoch.number(), Cause::Handoff);
                 let request = Request::Replicate { epoch, sent, cause, key, set };
                 self.call(node, request, Purpose::Handoff { delivery: number });
@@ -309,13 +305,10 @@ fn route(
     if owned && up(target) {
         return Route::Target;
     }
-    if owned && !is_leaving(epoch, us) {
+    let leaving = epoch.member(us).is_some_and(|member| member.state == MemberState::Leaving);
+    if owned && !leaving {
         return Route::Wait;
     }
     let owners = epoch.owners(partition).map(|owner| owner.id);
     Route::HandOver(owners.filter(|owner| *owner != target).collect())
-}
-
-fn is_leaving(epoch: &Epoch, us: NodeId) -> bool {
-    epoch.member(us).is_some_and(|member| member.state == MemberState::Leaving)
 }

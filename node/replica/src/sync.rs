@@ -248,7 +248,7 @@ impl<S: Storage> Replica<S> {
         let Some(mut running) = self.sync.running.take() else { return };
         let Ok(epoch) = self.serving_epoch() else { return self.exchange_over(running, false) };
         // In a new era it would prove nothing: it begins anew.
-        let current = self.ring.comparable_era() == Some(running.era) || planted::is(Bug::AcceptStaleStream);
+        let current = self.ring.comparable_era() == Some(running.era);
         if !current || !epoch.member(running.peer).is_some_and(|_| self.is_up(running.peer)) {
             return self.exchange_over(running, false);
         }
@@ -301,9 +301,7 @@ impl<S: Storage> Replica<S> {
         if report.synced {
             self.healed_from(report.partition, running.peer, report.whole);
             if report.whole && !self.healing.is_open(report.partition) {
-                let newest =
-                    self.ring.state().map(Transition::era).filter(|_| planted::is(Bug::AcceptStaleStream));
-                self.ring_compared(newest.unwrap_or(running.era), report.partition, running.peer);
+                self.ring_compared(running.era, report.partition, running.peer);
             }
         }
         running.full &= report.synced && report.whole || planted::is(Bug::SkipExchange);
