@@ -222,9 +222,18 @@ impl View<'_> {
                 "Ready",
                 "False",
                 "NodesNotReady",
-                format!("{} of {members} nodes are ready", self.ready_nodes),
+                format!("{} of {members} nodes are ready{}", self.ready_nodes, self.unready()),
             ),
         }
+    }
+
+    /// What the first of the nodes that are not ready says of it.
+    fn unready(&self) -> String {
+        let says = self.outcome.observed.pods.iter().find_map(|pod| {
+            let reason = pod.status()?.health.reason.as_ref()?;
+            Some(format!("; {}: {reason}", pod.name))
+        });
+        says.unwrap_or_default()
     }
 
     /// Unknown is neither yes nor no: where no node answers the operator, clients may still reach them.
@@ -419,6 +428,18 @@ mod tests {
             fate(&mut observed);
             assert_eq!(words(&status_of(&cluster("demo", wish), &observed, at(0))), expected);
         }
+    }
+
+    #[test]
+    fn a_node_that_is_not_ready_says_why() {
+        let mut observed = at_rest(&validated("demo", |_| {}));
+        observed.pods[1].ready = false;
+        says(&mut observed, 1, |node| {
+            node.health.reason = Some("no partition has a quorum of owners up".to_owned())
+        });
+        let status = status_of(&cluster("demo", |_| {}), &observed, at(0));
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+        assert_eq!(ready.message, "2 of 3 nodes are ready; demo-1: no partition has a quorum of owners up");
     }
 
     #[test]
