@@ -147,7 +147,7 @@ def many_at_once(r):
 
 def cluster_mode():
     """A client of a cluster goes by slots, and is never redirected."""
-    r = redis.cluster.RedisCluster(port=PORTS[0])
+    r = redis.cluster.RedisCluster(host="127.0.0.1", port=PORTS[0])
     check("nodes", sorted(node.port for node in r.get_nodes()), sorted(PORTS))
     check("keyslot", r.cluster_keyslot("foo"), 12182)
     for number in range(300):
