@@ -99,3 +99,5 @@ await nodeRedis(3);
 await ioredis();
 await clusterModes();
 console.log(`node-redis ${require("redis/package.json").version}, ioredis ${require("ioredis/package.json").version}: ${checks} checks`);
+// Connections that a library keeps to itself must not keep the process.
+process.exit(0);
