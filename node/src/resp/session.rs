@@ -167,7 +167,6 @@ impl RespServer {
             }
             command::Client::Info => Reply::Verbatim(client.line() + "\n"),
             command::Client::List => Reply::Verbatim(self.clients.list()),
-            command::Client::Agree => Reply::OK,
             command::Client::Redirection => Reply::Integer(-1),
         }
     }

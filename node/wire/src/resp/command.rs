@@ -102,8 +102,6 @@ pub enum Client {
     Info,
     /// All about all connections.
     List,
-    /// A promise that costs nothing here, and so is given.
-    Agree,
     /// `GETREDIR`: nothing is tracked.
     Redirection,
 }

@@ -272,7 +272,9 @@ fn client(mut arguments: Arguments) -> Result<Command, CommandError> {
         }
         (b"info", []) => Client::Info,
         (b"list", _) => Client::List,
-        (b"no-evict" | b"no-touch", [switch]) if is(switch, "ON") || is(switch, "OFF") => Client::Agree,
+        (b"no-evict" | b"no-touch", [switch]) if is(switch, "ON") || is(switch, "OFF") => {
+            return Ok(Command::Server(Server::Agree));
+        }
         (b"no-evict" | b"no-touch", [_]) => return Err(CommandError::Syntax),
         (b"getredir", []) => Client::Redirection,
         (b"help", []) => return Ok(Command::Server(Server::Help(CLIENT_HELP))),

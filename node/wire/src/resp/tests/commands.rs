@@ -131,7 +131,7 @@ fn connections() {
         server("CLIENT setinfo LIB-NAME v"),
         Server::Client(Client::SetLibrary { is_name: true, value: value() })
     );
-    assert_eq!(server("CLIENT NO-EVICT on"), Server::Client(Client::Agree));
+    assert_eq!(server("CLIENT NO-EVICT on"), Server::Agree);
     assert_eq!(server("COMMAND DOCS"), Server::Describe(Describe::Docs(vec![])));
     assert_eq!(server("config get save"), Server::ConfigGet(vec![Bytes::from_static(b"save")]));
     assert_eq!(server("CLUSTER SLOTS"), Server::Cluster(Cluster::Slots));
